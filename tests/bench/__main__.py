@@ -1,0 +1,137 @@
+"""One command that measures unionfs beside the kernel's overlayfs and its peers: `python -m tests.bench`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.bench import isolate, report
+from tests.bench.layers import BUILD, LayerError, Layers, make_layers, settle
+from tests.bench.mounts import FileSystem, MountError, extra_file_system, known_file_systems, mounted
+from tests.bench.programs import ProgramError
+from tests.bench.report import Results
+from tests.bench.small import ChildError
+from tests.bench.workloads import FULL, QUICK, Scale, Workload, all_workloads
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark; returns 0, 1 for a bad argument or a machine it cannot run on, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    scale = QUICK if options.quick else FULL
+    try:
+        file_systems = _chosen_file_systems(options)
+        workloads = _chosen_workloads(options.only, scale)
+        _check_machine()
+    except ValueError as error:
+        print(f"tests.bench: {error}", file=sys.stderr)
+        return 1
+    scratch = isolate.scratch_directory()
+    if scratch is None:
+        return isolate.run_isolated(arguments)
+    isolate.catch_signals()
+    results = Results([fs.name for fs in file_systems], {fs.name: fs.version_line() for fs in file_systems})
+    rounds = options.rounds or (1 if options.quick else 5)
+    status = _measure_all(scratch, options.lower, rounds, file_systems, workloads, scale, results)
+    if results.titles():
+        print(report.text(results))
+    if options.json:
+        report.write_json(results, options.json)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, metavar="N", help="measure everything N times (default 5, quick 1)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work, for a look in under two minutes")
+    parser.add_argument("--only", action="append", metavar="WORKLOAD", help="only this workload; may repeat")
+    parser.add_argument("--fs", action="append", metavar="NAME", help="only this file system; may repeat")
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME=COMMAND",
+        help="one more file system, mounted by COMMAND -o lowerdir=...,upperdir=...,workdir=... DIR",
+    )
+    parser.add_argument(
+        "--lower",
+        default=BUILD,
+        metavar="DIR",
+        help=f"copy the root file system from DIR; '{BUILD}' (default) makes one with debootstrap",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    return parser
+
+
+def _chosen_file_systems(options: argparse.Namespace) -> list[FileSystem]:
+    known = known_file_systems() + [extra_file_system(text) for text in options.peer]
+    names = [fs.name for fs in known]
+    for name in options.fs or []:
+        if name not in names:
+            raise ValueError(f"--fs {name}: known are {', '.join(names)}")
+    wanted = [fs for fs in known if not options.fs or fs.name in options.fs]
+    for fs in wanted:
+        if not fs.installed() and isolate.scratch_directory() is None:
+            print(f"left out: {fs.name} ({fs.program} is not installed)", file=sys.stderr)
+    return [fs for fs in wanted if fs.installed()]
+
+
+def _chosen_workloads(only: list[str] | None, scale: Scale) -> list[Workload]:
+    workloads = all_workloads(scale)
+    names = [workload.name for workload in workloads]
+    for name in only or []:
+        if name not in names:
+            raise ValueError(f"--only {name}: known are {', '.join(names)}")
+    return [workload for workload in workloads if not only or workload.name in only]
+
+
+def _check_machine() -> None:
+    if os.geteuid() != 0:
+        raise ValueError("needs root: it mounts file systems")
+    if not Path("/dev/fuse").exists():
+        raise ValueError("/dev/fuse is missing: load the fuse module or hand the device to the container")
+
+
+def _measure_all(
+    scratch: Path,
+    lower: str,
+    rounds: int,
+    file_systems: list[FileSystem],
+    workloads: list[Workload],
+    scale: Scale,
+    results: Results,
+) -> int:
+    """Round by round, every workload on one file system after the other, each time another one first."""
+    try:
+        print("making the layers", file=sys.stderr)
+        layers = make_layers(scratch, lower)
+        for turn in range(rounds):
+            for number, workload in enumerate(workloads):
+                print(f"round {turn + 1} of {rounds}: {workload.name}", file=sys.stderr)
+                first = (turn + number) % len(file_systems)
+                for fs in file_systems[first:] + file_systems[:first]:
+                    _measure(fs, workload, scale, layers, results)
+    except LayerError as error:
+        print(f"tests.bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: what was measured so far", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _measure(fs: FileSystem, workload: Workload, scale: Scale, layers: Layers, results: Results) -> None:
+    settle(layers)
+    try:
+        with mounted(fs, layers) as cell:
+            times = workload.run(cell.mount, scale)
+    except (MountError, ChildError, ProgramError, OSError) as error:
+        for title in workload.titles:
+            results.failures[title, fs.name] = str(error)
+        return
+    for title, milliseconds in zip(workload.titles, times, strict=True):
+        results.add(title, fs.name, milliseconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

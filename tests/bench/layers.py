@@ -1,0 +1,102 @@
+"""What do the layers hold, and where do they lie?
+
+One ext4 file system on a loop device over a file in a private tmpfs: creating a file there costs some 20 us, so the
+times are those of the union and not of a disk. It holds one lower layer, shared by every file system under test, and
+room for one upper at a time.
+"""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+BUILD = "build"
+"""The value of --lower that asks for a root file system made by debootstrap."""
+
+FLAT_FILES = 5000
+FLAT_CONTENT = b"fifty bytes, the size of a small configuration file\n"[:50]
+BIG_BYTES = 256 << 20
+
+_MIRROR = "http://deb.debian.org/debian"
+_SUITE = "bookworm"
+_PACKAGES = "gcc,libc6-dev,git,python3"
+_IMAGE_SLACK_BYTES = 3 << 30
+
+
+class LayerError(Exception):
+    """The layers could not be made; the message says which step failed."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The lower layer and the directory in which each measurement gets an upper, a work directory and a mount point."""
+
+    lower: Path
+    cells: Path
+
+
+def flat_name(index: int) -> str:
+    """The name of the file number `index` in either of the two flat directories."""
+    return f"file{index:05d}"
+
+
+def make_layers(scratch: Path, source: str) -> Layers:
+    """Makes the image below `scratch`, mounts it and fills the lower layer from `source`, a directory or BUILD."""
+    _run("mount", "-t", "tmpfs", "-o", "size=90%", "unionfs-bench", str(scratch))
+    image, top = scratch / "image", scratch / "ext4"
+    top.mkdir()
+    source_bytes = 0 if source == BUILD else _tree_bytes(source)
+    with image.open("wb") as file:
+        file.truncate(_IMAGE_SLACK_BYTES + max(source_bytes * 2, 1 << 30))
+    # Inode tables and journal are written now, not by a kernel thread during the measurements.
+    _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))
+    _run("mount", "-o", "loop,noatime", str(image), str(top))
+    layers = Layers(lower=top / "lower", cells=top / "cells")
+    layers.lower.mkdir()
+    layers.cells.mkdir()
+    if source == BUILD:
+        _run("debootstrap", "--variant=minbase", f"--include={_PACKAGES}", _SUITE, str(layers.lower), _MIRROR)
+        shutil.rmtree(layers.lower / "var/cache/apt/archives", ignore_errors=True)
+    else:
+        _run("cp", "-a", "--one-file-system", f"{source}/.", str(layers.lower))
+    _add_flat_directories(layers.lower / "bench")
+    _warm(layers.lower)
+    return layers
+
+
+def settle(layers: Layers) -> None:
+    """Writes out everything dirty on the image, so that one measurement does not pay for the one before."""
+    _run("sync", "-f", str(layers.cells))
+
+
+def _add_flat_directories(bench: Path) -> None:
+    for directory in (bench / "a", bench / "b"):
+        directory.mkdir(parents=True)
+        for index in range(FLAT_FILES):
+            (directory / flat_name(index)).write_bytes(FLAT_CONTENT)
+    block = os.urandom(1 << 20)
+    with (bench / "big").open("wb") as file:
+        for _ in range(BIG_BYTES // len(block)):
+            file.write(block)
+
+
+def _warm(lower: Path) -> None:
+    # Measurements are of a fresh mount over warm layers: the union's own cost, and the same for whoever comes first.
+    _run("sync", "-f", str(lower))
+    _run("sh", "-c", 'tar -C "$0" -cf - . | cat > /dev/null', str(lower))
+
+
+def _tree_bytes(path: str) -> int:
+    return int(_run("du", "-sxB1", path).split()[0])
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise LayerError(f"{command[0]}: not installed") from error
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
+        raise LayerError(f"{' '.join(command)}: {lines[-1]}")
+    return done.stdout

@@ -1,0 +1,181 @@
+"""Which file systems are compared, and how is each mounted and unmounted?"""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.layers import Layers
+
+OURS = "unionfs"
+KERNEL = "kernel"
+REFERENCE = "fuse-overlayfs"
+
+_MOUNT_SECONDS = 20.0
+_UNMOUNT_SECONDS = 20.0
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The directories of one measurement: the shared lower and a fresh upper, work directory and mount point."""
+
+    lower: Path
+    upper: Path
+    work: Path
+    mount: Path
+
+    @property
+    def overlay_options(self) -> str:
+        """The layers as the -o argument that overlayfs and its drop-ins share."""
+        return f"lowerdir={self.lower},upperdir={self.upper},workdir={self.work}"
+
+
+@dataclass(frozen=True)
+class FileSystem:
+    """A union file system under test: its column's name, the program it needs and the command that mounts it."""
+
+    name: str
+    program: str
+    command: Callable[[Cell], list[str]]
+    version: list[str]
+
+    def installed(self) -> bool:
+        """Whether the program is there to be run."""
+        return shutil.which(self.program) is not None
+
+    def version_line(self) -> str:
+        """The line of the program's version output that carries a number, or an empty string."""
+        done = subprocess.run(self.version, capture_output=True, text=True, check=False, env=_environment())
+        lines = (done.stdout + done.stderr).splitlines()
+        return next((line.strip() for line in lines if any(c.isdigit() for c in line)), "")
+
+
+class MountError(Exception):
+    """A file system did not mount; the message is its own last line."""
+
+
+def known_file_systems() -> list[FileSystem]:
+    """Ours, the kernel's and the peers the benchmark knows how to mount, installed or not, in column order."""
+    ours = [sys.executable, "-m", "unionfs"]
+    return [
+        FileSystem(OURS, sys.executable, _drop_in(ours), [*ours, "--version"]),
+        FileSystem(KERNEL, "mount", _kernel, ["uname", "-sr"]),
+        FileSystem(REFERENCE, "fuse-overlayfs", _drop_in(["fuse-overlayfs"]), ["fuse-overlayfs", "--version"]),
+        FileSystem("unionfs-fuse", "unionfs-fuse", _unionfs_fuse, ["unionfs-fuse", "--version"]),
+    ]
+
+
+def extra_file_system(text: str) -> FileSystem:
+    """The file system of `--peer NAME=COMMAND`: COMMAND is completed with `-o lowerdir=... MOUNTPOINT`.
+
+    Raises ValueError when the text has another shape.
+    """
+    name, separator, command = text.partition("=")
+    words = shlex.split(command)
+    if not (name and separator and words):
+        raise ValueError(f"{text!r}: expected NAME=COMMAND")
+    return FileSystem(name, words[0], _drop_in(words), [*words, "--version"])
+
+
+@contextmanager
+def mounted(file_system: FileSystem, layers: Layers) -> Iterator[Cell]:
+    """Mounts over fresh upper and work directories; afterwards unmounts, waits for the server's end and removes them.
+
+    Raises MountError when the file system does not come up.
+    """
+    base = layers.cells / "cell"
+    cell = Cell(layers.lower, base / "upper", base / "work", base / "mount")
+    for directory in (cell.upper, cell.work, cell.mount):
+        directory.mkdir(parents=True)
+    try:
+        _mount(file_system.command(cell), cell.mount)
+        yield cell
+    finally:
+        _unmount(cell.mount)
+        subprocess.run(["rm", "-rf", "--one-file-system", str(base)], check=True)
+
+
+def _mount(command: list[str], mount: Path) -> None:
+    try:
+        # A server that inherits a pipe would keep it open for its whole life, so its messages go to a file.
+        with open(mount.parent / "messages", "w+", encoding="utf-8", errors="replace") as messages:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=messages,
+                stderr=messages,
+                timeout=_MOUNT_SECONDS,
+                check=False,
+                env=_environment(),
+            )
+            messages.seek(0)
+            lines = messages.read().strip().splitlines()
+    except subprocess.TimeoutExpired as error:
+        raise MountError(f"did not mount within {_MOUNT_SECONDS:.0f} s") from error
+    if done.returncode or not os.path.ismount(mount):
+        raise MountError(lines[-1] if lines else f"exit status {done.returncode}")
+
+
+def _unmount(mount: Path) -> None:
+    for lazily in ([], [], ["-l"]):
+        if not _is_mounted(mount):
+            break
+        try:
+            command = ["umount", "-R", *lazily, str(mount)]
+            done = subprocess.run(command, capture_output=True, check=False, timeout=_UNMOUNT_SECONDS)
+        except subprocess.TimeoutExpired:
+            _kill_servers()
+            continue
+        if done.returncode:
+            time.sleep(0.5)
+    _await_servers()
+
+
+def _is_mounted(mount: Path) -> bool:
+    # Not ismount(): asking a dead server for the mount point's attributes fails with ENOTCONN.
+    with open("/proc/self/mountinfo", encoding="utf-8") as table:
+        return any(line.split()[4] == str(mount) for line in table)
+
+
+def _await_servers() -> None:
+    # This process is the first of its process namespace: a server that went to the background is its child now.
+    deadline = time.monotonic() + _UNMOUNT_SECONDS
+    while True:
+        try:
+            pid, _status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            if time.monotonic() > deadline:
+                _kill_servers()
+                deadline += _UNMOUNT_SECONDS
+            time.sleep(0.002)
+
+
+def _kill_servers() -> None:
+    for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split():
+        os.kill(int(child), signal.SIGKILL)
+
+
+def _environment() -> dict[str, str]:
+    return dict(os.environ, PYTHONPATH=str(_REPOSITORY))
+
+
+def _kernel(cell: Cell) -> list[str]:
+    return ["mount", "-t", "overlay", "overlay", "-o", cell.overlay_options, str(cell.mount)]
+
+
+def _drop_in(program: list[str]) -> Callable[[Cell], list[str]]:
+    return lambda cell: [*program, "-o", cell.overlay_options, str(cell.mount)]
+
+
+def _unionfs_fuse(cell: Cell) -> list[str]:
+    return ["unionfs-fuse", "-o", "cow", f"{cell.upper}=RW:{cell.lower}=RO", str(cell.mount)]

@@ -1,0 +1,16 @@
+"""Suites: which sequences of operations are compared?"""
+
+from __future__ import annotations
+
+from tests.oracle.case import Suite
+from tests.oracle.cases_access import ACCESS, CLEAR
+from tests.oracle.cases_change import CREATE, REMOVE, ROOT
+from tests.oracle.cases_copyup import COPYUP
+from tests.oracle.cases_files import FILES, UNLINKED
+from tests.oracle.cases_lookup import LOOKUP
+from tests.oracle.cases_mistakes import MISTAKES, MISTAKES_AT_ROOT
+from tests.oracle.cases_rename import MATRIX, RENAME
+
+SUITES: list[Suite] = [
+    MISTAKES, MISTAKES_AT_ROOT, LOOKUP, CREATE, REMOVE, ROOT, COPYUP, FILES, UNLINKED, ACCESS, CLEAR, RENAME, *MATRIX,
+]  # fmt: skip

@@ -1,0 +1,118 @@
+"""System calls: which calls do the tests make that Python's os module lacks?
+
+Deliberately apart from unionfs.linux, so that a mistake there cannot hide itself from the tests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import NamedTuple
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4
+"""renameat2(2) flags, linux/fs.h."""
+
+FALLOC_FL_KEEP_SIZE = 0x01
+FALLOC_FL_PUNCH_HOLE = 0x02
+FALLOC_FL_COLLAPSE_RANGE = 0x08
+FALLOC_FL_ZERO_RANGE = 0x10
+FALLOC_FL_INSERT_RANGE = 0x20
+"""fallocate(2) modes, linux/falloc.h."""
+
+STATX_BTIME = 0x800
+STATX_BASIC_STATS = 0x7FF
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_EMPTY_PATH = 0x1000
+SYS_GETDENTS64 = 217 if os.uname().machine == "x86_64" else 61
+
+ACL_ACCESS = "system.posix_acl_access"
+ACL_DEFAULT = "system.posix_acl_default"
+ACL_TAGS = {"u": 0x01, "user": 0x02, "g": 0x04, "group": 0x08, "mask": 0x10, "o": 0x20}
+
+
+def _check(result: int, *names: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), *names)
+    return result
+
+
+def renameat2(source: str, target: str, flags: int) -> None:
+    """Renames with RENAME_* flags, both paths relative to the working directory."""
+    _check(_libc.renameat2(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), ctypes.c_uint(flags)), source)
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """Linux's fallocate(2) with FALLOC_FL_* modes; `offset` and `length` in bytes."""
+    _check(_libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+class Statx(NamedTuple):
+    """The fields of struct statx (statx(2)) that tests look at: the mask that came back, and times as (seconds, nanoseconds)."""
+
+    mask: int
+    mode: int
+    size: int
+    ino: int
+    btime: tuple[int, int]
+
+
+def statx(path: str, mask: int = STATX_BASIC_STATS | STATX_BTIME) -> Statx:
+    """statx(2) of a path, a symlink itself not followed."""
+    buffer = ctypes.create_string_buffer(256)
+    _check(_libc.statx(AT_FDCWD, os.fsencode(path), AT_SYMLINK_NOFOLLOW, ctypes.c_uint(mask), buffer), path)
+    got, _blksize, _attributes, _nlink, _uid, _gid, mode, ino, size = struct.unpack_from("=IIQIIIHxxQQ", buffer.raw, 0)
+    btime = struct.unpack_from("=qI", buffer.raw, 80)
+    return Statx(got, mode, size, ino, (btime[0], btime[1]))
+
+
+class DirectoryEntry(NamedTuple):
+    """One struct linux_dirent64 (getdents64(2)); `offset` is the cookie that continues behind it, `type` a DT_* number."""
+
+    ino: int
+    offset: int
+    type: int
+    name: str
+
+
+def getdents(fd: int, size: int = 32768) -> list[DirectoryEntry]:
+    """One getdents64(2) call with a buffer of `size` bytes; an empty list is the end of the directory."""
+    buffer = ctypes.create_string_buffer(size)
+    end = _check(_libc.syscall(ctypes.c_long(SYS_GETDENTS64), fd, buffer, ctypes.c_size_t(size)))
+    raw, position, entries = buffer.raw, 0, []
+    while position < end:
+        ino, offset, length, kind = struct.unpack_from("=QqHB", raw, position)
+        name = raw[position + 19 : position + length].split(b"\0", 1)[0]
+        entries.append(DirectoryEntry(ino, offset, kind, os.fsdecode(name)))
+        position += length
+    return entries
+
+
+def link_fd(fd: int, target: str) -> None:
+    """Gives an open file a name, by linkat(2) with AT_SYMLINK_FOLLOW on /proc/self/fd."""
+    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=directory, follow_symlinks=True)
+    finally:
+        os.close(directory)
+
+
+def acl(*entries: str) -> bytes:
+    """The value of a POSIX ACL xattr from entries such as `u::rw-`, `user:1000:r--`, `mask::r--` (linux/posix_acl_xattr.h, version 2)."""
+    value = struct.pack("<I", 2)
+    for entry in entries:
+        tag, who, rights = entry.split(":")
+        bits = sum(bit for bit, letter in ((4, "r"), (2, "w"), (1, "x")) if letter in rights)
+        value += struct.pack("<HHI", ACL_TAGS[tag], bits, int(who) if who else 0xFFFFFFFF)
+    return value
+
+
+def capability(permitted: int, effective: bool = True) -> bytes:
+    """The value of `security.capability`, revision 2, of a set of capability bits (linux/capability.h, struct vfs_cap_data)."""
+    return struct.pack("<IIIII", 0x02000000 | int(effective), permitted & 0xFFFFFFFF, 0, permitted >> 32, 0)

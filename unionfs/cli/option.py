@@ -1,0 +1,180 @@
+"""What is one `-o` option: its name, the values it takes and what it does to the settings?"""
+
+from __future__ import annotations
+
+import enum
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from unionfs.cli.messages import CommandError
+from unionfs.cli.settings import Settings
+
+
+class Section(enum.Enum):
+    """Under which heading an option stands in the help text and in the manual page."""
+
+    LAYERS = "Layers"
+    UNION = "What the union shows and writes"
+    SESSION = "How it is served"
+    MOUNT = "Mount options"
+    PASSED_OVER = "Understood and passed over"
+
+
+class Arity(enum.Enum):
+    """Whether an option is written alone (`ro`), with a value (`xino=auto`), or either way (`writeback`,
+    `writeback=0`)."""
+
+    ALONE = enum.auto()
+    VALUE = enum.auto()
+    EITHER = enum.auto()
+
+
+Store = Callable[[Settings, str], None]
+"""Puts the raw value of an option (escapes still in it; empty when written alone) into the settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One line of the option table.
+
+    name: as typed, without `=`; a final `*` stands for any ending (`x-*`).
+    summary: one line for the help text.
+    store: what it does; raises CommandError with status 1 for a value that cannot be.
+    shown: how the value is written in the help text, `DIR` or `off|auto|on`; empty for an option written alone.
+    """
+
+    name: str
+    section: Section
+    summary: str
+    store: Store
+    arity: Arity = Arity.ALONE
+    shown: str = ""
+
+    def __str__(self) -> str:
+        """The option as the help text and the manual page write it, for example `xino=off|auto|on`."""
+        value = f"={self.shown}" if self.shown else ""
+        return f"{self.name}[{value}]" if self.arity is Arity.EITHER else f"{self.name}{value}"
+
+    def read(self, settings: Settings, value: str | None) -> None:
+        """Applies the option as it was written; `value` is None where there was no `=`."""
+        if value is None and self.arity is Arity.VALUE:
+            raise CommandError(f"option {self.name} needs a value: {self}")
+        if value is not None and self.arity is Arity.ALONE:
+            raise CommandError(f"option {self.name} takes no value, but was given '{value}': write just {self.name}")
+        self.store(settings, value or "")
+
+
+def unescape(value: str) -> str:
+    r"""The value without backslashes that only protect the next character (`\:` `\,` `\\`), as overlayfs does it."""
+    if "\\" not in value:
+        return value
+    plain: list[str] = []
+    characters = iter(value)
+    for character in characters:
+        if character == "\\":
+            character = next(characters, "")
+            if not character:
+                raise CommandError(f"'{value}' ends in a lone backslash: a backslash in a path is written twice")
+        plain.append(character)
+    return "".join(plain)
+
+
+def split_unescaped(text: str, separator: str) -> list[str]:
+    """The parts of the text between separators that no backslash protects; the escapes stay in the parts."""
+    parts: list[str] = []
+    start = position = 0
+    while position < len(text):
+        if text[position] == "\\":
+            position += 2
+            continue
+        if text[position] == separator:
+            parts.append(text[start:position])
+            start = position + 1
+        position += 1
+    parts.append(text[start:])
+    return parts
+
+
+def to_path(name: str, value: str) -> bytes:
+    """A directory's path as the kernel takes it: without escapes, neither empty nor holding a NUL byte."""
+    path = os.fsencode(unescape(value))
+    if not path:
+        raise CommandError(f"option {name}= is empty: name a directory")
+    if b"\0" in path:
+        raise CommandError(f"option {name}={value}: a path cannot hold a NUL byte")
+    return path
+
+
+def nothing(name: str, section: Section, summary: str, arity: Arity = Arity.ALONE, shown: str = "") -> Option:
+    """An option that is understood and changes nothing."""
+    return Option(name, section, summary, lambda settings, value: None, arity, shown)
+
+
+def fixed(name: str, section: Section, summary: str, field: str, value: object) -> Option:
+    """An option written alone that sets one field of Settings to one value."""
+    return Option(name, section, summary, lambda settings, _: setattr(settings, field, value))
+
+
+def directory(name: str, summary: str, field: str) -> Option:
+    """An option that names one directory."""
+
+    def store(settings: Settings, value: str) -> None:
+        setattr(settings, field, to_path(name, value))
+
+    return Option(name, Section.LAYERS, summary, store, Arity.VALUE, "DIR")
+
+
+def choice(
+    name: str,
+    section: Section,
+    summary: str,
+    values: Mapping[str, object],
+    *,
+    field: str | None = None,
+    alone: str | None = None,
+    later: tuple[str, ...] = (),
+) -> Option:
+    """An option with a closed set of values.
+
+    values: what is typed -> what is stored in `field`; no field for an option whose values all mean the same.
+    alone: the value meant when the option is written without one; None where it needs one.
+    later: values that overlayfs knows and this version refuses, by saying so.
+    """
+    shown = "|".join(values)
+
+    def store(settings: Settings, value: str) -> None:
+        key = alone if not value and alone is not None else value
+        if key in later:
+            raise CommandError(f"option {name}={value} is not supported by this version; possible: {shown}")
+        if key not in values:
+            raise CommandError(f"option {name}={value}: no such value; possible: {shown}")
+        if field is not None:
+            setattr(settings, field, values[key])
+
+    return Option(name, section, summary, store, Arity.VALUE if alone is None else Arity.EITHER, shown)
+
+
+def seconds(name: str, section: Section, summary: str, field: str) -> Option:
+    """An option that takes a time in seconds, a decimal number of at least 0."""
+
+    def store(settings: Settings, value: str) -> None:
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not math.isfinite(number) or number < 0:
+            raise CommandError(f"option {name}={value}: not a time; give seconds as a number of at least 0, {name}=60")
+        setattr(settings, field, number)
+
+    return Option(name, section, summary, store, Arity.VALUE, "SECONDS")
+
+
+def bits(name: str, summary: str, *, put: int = 0, take: int = 0) -> Option:
+    """A mount option that clears the flags of mount(2) in `take` and then sets those in `put`."""
+
+    def store(settings: Settings, value: str) -> None:
+        settings.mount_flags = (settings.mount_flags & ~take) | put
+
+    return Option(name, Section.MOUNT, summary, store)

@@ -1,0 +1,317 @@
+"""Which `-o` options are there?  One line each; the help text is made from this table and the manual page follows
+it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+
+from unionfs.cli.messages import CommandError
+from unionfs.cli.option import (
+    Arity,
+    Option,
+    Section,
+    bits,
+    choice,
+    directory,
+    fixed,
+    nothing,
+    seconds,
+    split_unescaped,
+    to_path,
+    unescape,
+)
+from unionfs.cli.settings import Settings
+from unionfs.linux.mount import (
+    MS_DIRSYNC,
+    MS_LAZYTIME,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NODIRATIME,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RELATIME,
+    MS_STRICTATIME,
+    MS_SYNCHRONOUS,
+)
+from unionfs.overlay.config import Fsync, Uuid, Xino
+from unionfs.serve.config import LowerIo, Passthrough
+
+_ATIME_KINDS = MS_NOATIME | MS_RELATIME | MS_STRICTATIME
+
+
+def _replace_lowers(settings: Settings, value: str) -> None:
+    """`lowerdir=`: the list given here is the whole list; what was named before is forgotten (overlayfs does the same).
+
+    An empty value only forgets.
+    """
+    parts = split_unescaped(value, ":") if value else []
+    if "" in parts[1:-1] and parts[0] and parts[-1]:
+        raise CommandError(
+            f"option lowerdir={value}: `::` (data-only layers) is not supported by this version; "
+            r"a colon inside a path is written \:"
+        )
+    if "" in parts:
+        raise CommandError(
+            f"option lowerdir={value}: an element of the list is empty; remove the `:` too many "
+            r"(a colon inside a path is written \:)"
+        )
+    settings.lowers = [to_path("lowerdir", part) for part in parts]
+
+
+def _append_lower(settings: Settings, value: str) -> None:
+    """`lowerdir+=`: one more layer below those named so far; `:` is an ordinary character here."""
+    settings.lowers.append(to_path("lowerdir+", value))
+
+
+def _name_source(settings: Settings, value: str) -> None:
+    settings.source = os.fsencode(unescape(value))
+
+
+_LAYERS = (
+    Option(
+        "lowerdir",
+        Section.LAYERS,
+        "read-only layers, the topmost first; replaces what was named before",
+        _replace_lowers,
+        Arity.VALUE,
+        "DIR[:DIR...]",
+    ),
+    Option(
+        "lowerdir+",
+        Section.LAYERS,
+        "one more read-only layer, below those named before",
+        _append_lower,
+        Arity.VALUE,
+        "DIR",
+    ),
+    directory("upperdir", "the writable layer; without one the mount is read-only", "upper"),
+    directory("workdir", "directory for changes in the making, on the upper layer's filesystem", "work"),
+)
+
+_UNION = (
+    choice(
+        "redirect_dir",
+        Section.UNION,
+        "renamed directories of lower layers (no redirects: EXDEV)",
+        {"off": None, "nofollow": None},
+        later=("on", "follow"),
+    ),
+    choice("index", Section.UNION, "index of hard links copied up", {"off": None}, later=("on",)),
+    choice("metacopy", Section.UNION, "copy-up of metadata alone", {"off": None}, later=("on",)),
+    choice("nfs_export", Section.UNION, "file handles for NFS", {"off": None}, later=("on",)),
+    choice("verity", Section.UNION, "fs-verity digests", {"off": None}, later=("on", "require")),
+    choice(
+        "uuid",
+        Section.UNION,
+        "filesystem uuids in origin handles",
+        {"auto": Uuid.AUTO, "null": Uuid.NULL, "off": Uuid.OFF},
+        field="uuid",
+        later=("on",),
+    ),
+    choice(
+        "xino",
+        Section.UNION,
+        "inode numbers unique over several filesystems",
+        {"off": Xino.OFF, "auto": Xino.AUTO, "on": Xino.ON},
+        field="xino",
+    ),
+    fixed("userxattr", Section.UNION, "keep marks in user.overlay. instead of trusted.overlay.", "userxattr", True),
+    fixed("volatile", Section.UNION, "same as fsync=volatile", "fsync", Fsync.VOLATILE),
+    choice(
+        "fsync",
+        Section.UNION,
+        "what is forced to disk (0: volatile, 1: auto)",
+        {
+            "auto": Fsync.AUTO,
+            "strict": Fsync.STRICT,
+            "volatile": Fsync.VOLATILE,
+            "0": Fsync.VOLATILE,
+            "1": Fsync.AUTO,
+        },
+        field="fsync",
+    ),
+    choice(
+        "noxattrs",
+        Section.UNION,
+        "show and accept no extended attributes",
+        {"0": False, "1": True},
+        field="noxattrs",
+        alone="1",
+    ),
+    choice(
+        "xattr_permissions",
+        Section.UNION,
+        "owner and mode kept in an extended attribute",
+        {"0": None},
+        later=("1", "2"),
+    ),
+)
+
+_SESSION = (
+    choice(
+        "passthrough",
+        Section.SESSION,
+        "file I/O straight at the backing file (on: or fail)",
+        {"auto": Passthrough.AUTO, "on": Passthrough.ON, "off": Passthrough.OFF},
+        field="passthrough",
+    ),
+    choice(
+        "max_stack_depth",
+        Section.SESSION,
+        "how deep filesystems may be stacked for passthrough",
+        {"auto": None, "0": 0, "1": 1, "2": 2},
+        field="max_stack_depth",
+    ),
+    choice(
+        "lower_io",
+        Section.SESSION,
+        "how files of lower layers that may still be copied up are served",
+        {"auto": LowerIo.AUTO, "passthrough": LowerIo.PASSTHROUGH, "cached": LowerIo.CACHED},
+        field="lower_io",
+    ),
+    choice(
+        "writeback",
+        Section.SESSION,
+        "cache writes where there is no passthrough",
+        {"0": False, "1": True},
+        field="writeback",
+        alone="1",
+    ),
+    seconds("timeout", Section.SESSION, "how long names and attributes are cached", "timeout"),
+    fixed("noacl", Section.SESSION, "no POSIX access control lists", "noacl", True),
+    fixed("allow_other", Section.SESSION, "let other users in (always so for root)", "allow_other", True),
+)
+
+_MOUNT = (
+    fixed("ro", Section.MOUNT, "refuse every change", "read_only", True),
+    fixed("rw", Section.MOUNT, "allow changes (default with an upper layer)", "read_only", False),
+    bits("suid", "honour set-user-ID bits and file capabilities", take=MS_NOSUID),
+    bits("nosuid", "ignore set-user-ID bits and file capabilities", put=MS_NOSUID),
+    bits("dev", "allow device nodes to be opened", take=MS_NODEV),
+    bits("nodev", "do not open device nodes", put=MS_NODEV),
+    bits("exec", "allow programs to be run", take=MS_NOEXEC),
+    bits("noexec", "run no programs", put=MS_NOEXEC),
+    bits("sync", "write synchronously", put=MS_SYNCHRONOUS),
+    bits("async", "do not write synchronously", take=MS_SYNCHRONOUS),
+    bits("dirsync", "change directories synchronously", put=MS_DIRSYNC),
+    bits("atime", "take back noatime", take=MS_NOATIME),
+    bits("noatime", "do not update access times", put=MS_NOATIME, take=_ATIME_KINDS),
+    bits("relatime", "update access times now and then", put=MS_RELATIME, take=_ATIME_KINDS),
+    bits("norelatime", "take back relatime", take=MS_RELATIME),
+    bits("strictatime", "update access times always", put=MS_STRICTATIME, take=_ATIME_KINDS),
+    bits("nostrictatime", "take back strictatime", take=MS_STRICTATIME),
+    bits("diratime", "take back nodiratime", take=MS_NODIRATIME),
+    bits("nodiratime", "do not update access times of directories", put=MS_NODIRATIME),
+    bits("lazytime", "keep changed times in memory for a while", put=MS_LAZYTIME),
+    bits("nolazytime", "take back lazytime", take=MS_LAZYTIME),
+    Option("fsname", Section.MOUNT, "what to show as the mount's source", _name_source, Arity.VALUE, "NAME"),
+)
+
+
+def _passed_over() -> tuple[Option, ...]:
+    alone = {
+        "defaults": "the defaults",
+        "auto": "for mount -a",
+        "noauto": "for mount -a",
+        "nofail": "for the boot",
+        "_netdev": "for the boot",
+        "users": "for mount(8)",
+        "nouser": "for mount(8)",
+        "owner": "for mount(8)",
+        "group": "for mount(8)",
+        "silent": "for mount(8)",
+        "loud": "for mount(8)",
+        "iversion": "for mount(8)",
+        "noiversion": "for mount(8)",
+        "mand": "for mount(8); gone from the kernel",
+        "nomand": "for mount(8); gone from the kernel",
+        "default_permissions": "always so: the kernel checks permissions",
+        "static_nlink": "always so: a merged directory has the link count 1",
+        "fast_ino": "fuse-overlayfs; inode numbers cost nothing here",
+        "fast_ino_check": "fuse-overlayfs; inode numbers cost nothing here",
+        "kernel_cache": "libfuse; what is cached is decided file by file",
+        "auto_cache": "libfuse; what is cached is decided file by file",
+        "noforget": "libfuse",
+        "nonempty": "libfuse; always so",
+        "big_writes": "libfuse; always so",
+        "async_read": "libfuse; always so",
+        "clone_fd": "libfuse",
+        "splice_read": "libfuse",
+        "splice_write": "libfuse",
+        "splice_move": "libfuse",
+        "no_splice_read": "libfuse",
+        "no_splice_write": "libfuse",
+        "no_splice_move": "libfuse",
+    }
+    valued = {
+        "comment": ("TEXT", "for people"),
+        "subtype": ("NAME", "the type is always fuse.unionfs"),
+        "user_id": ("UID", "set by the mount itself"),
+        "group_id": ("GID", "set by the mount itself"),
+        "helper": ("NAME", "for umount(8)"),
+        "uhelper": ("NAME", "for umount(8)"),
+        "max_write": ("BYTES", "libfuse; always 1 MiB"),
+        "max_read": ("BYTES", "libfuse; always 1 MiB"),
+        "max_readahead": ("BYTES", "libfuse"),
+        "max_background": ("NUMBER", "libfuse"),
+    }
+    either = {
+        "user": ("NAME", "for mount(8)"),
+        "threaded": ("0|1", "fuse-overlayfs"),
+        "x-*": ("TEXT", "for systemd and others"),
+        "X-*": ("TEXT", "for mount(8) and others"),
+    }
+    section = Section.PASSED_OVER
+    return (
+        *(nothing(name, section, summary) for name, summary in alone.items()),
+        *(nothing(name, section, summary, Arity.VALUE, shown) for name, (shown, summary) in valued.items()),
+        *(nothing(name, section, summary, Arity.EITHER, shown) for name, (shown, summary) in either.items()),
+    )
+
+
+OPTIONS: tuple[Option, ...] = (*_LAYERS, *_UNION, *_SESSION, *_MOUNT, *_passed_over())
+
+UNSUPPORTED: dict[str, str] = {
+    "datadir+": "data-only layers are not supported by this version; use lowerdir= for layers that are merged",
+    "uidmapping": "not supported by this version; mount in a user namespace that has the mapping",
+    "gidmapping": "not supported by this version; mount in a user namespace that has the mapping",
+    "squash_to_root": "not supported by this version; leave it out",
+    "squash_to_uid": "not supported by this version; leave it out",
+    "squash_to_gid": "not supported by this version; leave it out",
+    "ino32_t": "not supported by this version; leave it out",
+    "context": "SELinux labels of a whole mount are not supported by this version; leave it out",
+    "override_creds": "not supported: the server acts for each caller; leave it out",
+    "allow_root": "not supported; use allow_other, the kernel still checks every access against owner and mode",
+    "remount": "not supported; unmount it and mount it anew",
+}
+"""Options of overlayfs, fuse-overlayfs and libfuse that are refused, each with the reason and what to do instead."""
+
+_BY_NAME = {option.name: option for option in OPTIONS if not option.name.endswith("*")}
+_FAMILIES = tuple(option for option in OPTIONS if option.name.endswith("*"))
+
+
+def find(name: str) -> Option:
+    """The option of that name; raises CommandError (status 1) that names the nearest known one if there is none."""
+    option = _BY_NAME.get(name)
+    if option is not None:
+        return option
+    for family in _FAMILIES:
+        if name.startswith(family.name[:-1]):
+            return family
+    if name in UNSUPPORTED:
+        raise CommandError(f"option {name}: {UNSUPPORTED[name]}")
+    nearest = difflib.get_close_matches(name.lower(), _BY_NAME, n=1)
+    advice = f"did you mean {nearest[0]}?" if nearest else "unionfs -h lists the options"
+    raise CommandError(f"unknown option '{name}': {advice}")
+
+
+def read_options(text: str, settings: Settings) -> None:
+    """Reads one `-o` argument, options separated by commas, into the settings; an empty option is passed over.
+
+    Raises CommandError with status 1 for an unknown option or a value that cannot be.
+    """
+    for item in split_unescaped(text, ","):
+        if item:
+            name, equals, value = item.partition("=")
+            find(name).read(settings, value if equals else None)

@@ -1,0 +1,83 @@
+"""What has been asked for so far, while the options are being read one after the other?"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from unionfs.cli.messages import CommandError
+from unionfs.overlay.config import Fsync, UnionConfig, Uuid, Xino
+from unionfs.serve.config import UNLIMITED_TIMEOUT, LowerIo, Passthrough, SessionConfig
+
+
+@dataclass(slots=True)
+class Settings:
+    """The options as they stand; a later option overwrites what an earlier one set.
+
+    Paths are as the user wrote them, without the escapes. `source` is None until `fsname=` names one.
+    """
+
+    lowers: list[bytes] = field(default_factory=list)
+    upper: bytes | None = None
+    work: bytes | None = None
+    read_only: bool = False
+    userxattr: bool = False
+    xino: Xino = Xino.AUTO
+    uuid: Uuid = Uuid.AUTO
+    fsync: Fsync = Fsync.AUTO
+    noxattrs: bool = False
+    source: bytes | None = None
+    mount_flags: int = 0
+    allow_other: bool | None = None
+    timeout: float = UNLIMITED_TIMEOUT
+    noacl: bool = False
+    passthrough: Passthrough = Passthrough.AUTO
+    max_stack_depth: int | None = None
+    lower_io: LowerIo = LowerIo.AUTO
+    writeback: bool = True
+
+    def check(self) -> None:
+        """Raises CommandError where options do not go together."""
+        if not self.lowers:
+            raise CommandError("option lowerdir= is missing: name at least one directory, -o lowerdir=DIR")
+        if self.upper is not None and self.work is None:
+            raise CommandError("upperdir= needs workdir=: name an empty directory on the same filesystem as the upper one")
+        if self.passthrough is Passthrough.ON and self.max_stack_depth == 0:
+            raise CommandError("passthrough=on and max_stack_depth=0 contradict each other: leave one of them out")
+
+    def union(self) -> UnionConfig:
+        """The union asked for, its paths made absolute by the current directory; a work directory alone is left out."""
+        return UnionConfig(
+            lowers=tuple(absolute(path) for path in self.lowers),
+            upper=None if self.upper is None else absolute(self.upper),
+            work=None if self.upper is None or self.work is None else absolute(self.work),
+            read_only=self.read_only,
+            userxattr=self.userxattr,
+            xino=self.xino,
+            uuid=self.uuid,
+            fsync=self.fsync,
+            noxattrs=self.noxattrs,
+        )
+
+    def session(self, source: bytes, mountpoint: bytes, *, debug: bool, foreground: bool) -> SessionConfig:
+        """The session asked for on an absolute mount point; `fsname=` overrides the source argument, as in mount(8)."""
+        return SessionConfig(
+            source=source if self.source is None else self.source,
+            mountpoint=mountpoint,
+            read_only=self.read_only or self.upper is None,
+            mount_flags=self.mount_flags,
+            allow_other=self.allow_other,
+            timeout=self.timeout,
+            noacl=self.noacl,
+            passthrough=self.passthrough,
+            max_stack_depth=self.max_stack_depth,
+            lower_io=self.lower_io,
+            writeback=self.writeback,
+            debug=debug,
+            foreground=foreground,
+        )
+
+
+def absolute(path: bytes) -> bytes:
+    """The path seen from `/`. `..` stays in it: after a symlink it means something else than its name suggests."""
+    return os.path.join(os.getcwdb(), path)

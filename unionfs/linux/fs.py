@@ -1,0 +1,77 @@
+"""What can a filesystem do, and what is it?  statfs(2), inode flags, reflinks."""
+
+import ctypes
+import fcntl
+import struct
+from typing import Final, NamedTuple
+
+from unionfs.linux import libc
+
+OVERLAYFS_SUPER_MAGIC: Final = 0x794C7630
+FUSE_SUPER_MAGIC: Final = 0x65735546
+FICLONE: Final = 0x40049409
+FS_IOC_GETFLAGS: Final = 0x80086601
+FS_IOC_SETFLAGS: Final = 0x40086602
+FS_SYNC_FL: Final = 0x8
+FS_IMMUTABLE_FL: Final = 0x10
+FS_APPEND_FL: Final = 0x20
+FS_NOATIME_FL: Final = 0x80
+
+_LAYOUT: Final = struct.Struct("=qqQQQQQiiqqq")
+_fstatfs: Final = libc.function("fstatfs", ctypes.c_int, ctypes.c_void_p)
+_fallocate: Final = libc.function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong, blocking=True)
+_syncfs: Final = libc.function("syncfs", ctypes.c_int, blocking=True)
+
+
+class StatFs(NamedTuple):
+    """struct statfs (statfs(2)); block counts in units of `frsize`."""
+
+    type: int
+    bsize: int
+    blocks: int
+    bfree: int
+    bavail: int
+    files: int
+    ffree: int
+    fsid0: int
+    fsid1: int
+    namelen: int
+    frsize: int
+    flags: int
+
+
+def statfs(fd: int) -> StatFs:
+    """fstatfs(2); works on an O_PATH descriptor."""
+    buffer = ctypes.create_string_buffer(256)
+    if _fstatfs(fd, ctypes.addressof(buffer)):
+        raise libc.failed()
+    return StatFs._make(_LAYOUT.unpack_from(buffer))
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2) of the filesystem that holds `fd`; may take long."""
+    if _syncfs(fd):
+        raise libc.failed()
+
+
+def reflink(target: int, source: int) -> None:
+    """ioctl FICLONE: `target` shares all of `source`'s data.  Raises EOPNOTSUPP, EXDEV, EINVAL where it can't."""
+    fcntl.ioctl(target, FICLONE, source)
+
+
+def inode_flags(fd: int) -> int:
+    """ioctl FS_IOC_GETFLAGS.  Raises ENOTTY, EOPNOTSUPP where the filesystem has none."""
+    buffer = bytearray(8)
+    fcntl.ioctl(fd, FS_IOC_GETFLAGS, buffer, True)
+    return int.from_bytes(buffer[:4], "little")
+
+
+def set_inode_flags(fd: int, flags: int) -> None:
+    """ioctl FS_IOC_SETFLAGS."""
+    fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("=q", flags))
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2) with every mode the filesystem knows.  Raises EOPNOTSUPP, ENOSPC, EINVAL."""
+    if _fallocate(fd, mode, offset, length):
+        raise libc.failed()

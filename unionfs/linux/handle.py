@@ -1,0 +1,60 @@
+"""Which persistent name does the filesystem give an inode?  File handles and the filesystem's UUID."""
+
+import array
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from typing import Final, NamedTuple
+
+from unionfs.linux import libc
+from unionfs.linux.stat import AT_EMPTY_PATH
+
+MAX_HANDLE_SZ: Final = 128
+_HEAD: Final = struct.Struct("=Ii")
+#: _IOR(0x15, 0, struct fsuuid2 { __u8 len; __u8 uuid[16]; }), linux/fs.h, kernel 6.9.
+_FS_IOC_GETFSUUID: Final = 0x80111500
+_UNSUPPORTED: Final = frozenset((errno.EOPNOTSUPP, errno.EOVERFLOW, errno.ENOSYS, errno.EPERM))
+
+
+class Handle(NamedTuple):
+    """struct file_handle: the filesystem's own type number and its opaque bytes (at most 128)."""
+
+    kind: int
+    opaque: bytes
+
+
+def encode(dir_fd: int, name: bytes) -> Handle | None:
+    """name_to_handle_at(2); None where the filesystem has no handles."""
+    buffer = bytearray(_HEAD.size + MAX_HANDLE_SZ)
+    _HEAD.pack_into(buffer, 0, MAX_HANDLE_SZ, 0)
+    raw = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    mount_id = ctypes.c_int()
+    try:
+        libc.syscall("name_to_handle_at", dir_fd, name, raw, ctypes.byref(mount_id), AT_EMPTY_PATH)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return None
+        raise
+    size, kind = _HEAD.unpack_from(buffer)
+    return Handle(kind, bytes(buffer[_HEAD.size : _HEAD.size + size]))
+
+
+def open_handle(mount_fd: int, handle: Handle, flags: int) -> int:
+    """open_by_handle_at(2) on the filesystem of `mount_fd`.
+
+    Raises OSError: ESTALE (the inode is gone), EPERM (needs CAP_DAC_READ_SEARCH), EINVAL.
+    """
+    raw = ctypes.create_string_buffer(_HEAD.pack(len(handle.opaque), handle.kind) + handle.opaque)
+    return libc.syscall("open_by_handle_at", mount_fd, raw, flags | os.O_CLOEXEC)
+
+
+def filesystem_uuid(fd: int) -> bytes:
+    """The 16 bytes of the superblock's UUID; zeros where the filesystem has none or the kernel can't say."""
+    buffer = array.array("B", bytes(17))
+    try:
+        fcntl.ioctl(fd, _FS_IOC_GETFSUUID, buffer, True)
+    except OSError:
+        return bytes(16)
+    return bytes(buffer[1:17]) if buffer[0] == 16 else bytes(16)

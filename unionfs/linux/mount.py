@@ -1,0 +1,65 @@
+"""How are mounts made, cloned and removed?  mount(2), umount2(2), open_tree(2), mount_setattr(2)."""
+
+import ctypes
+import os
+from typing import Final
+
+from unionfs.linux import libc
+from unionfs.linux.stat import AT_EMPTY_PATH
+
+MS_RDONLY: Final = 1
+MS_NOSUID: Final = 2
+MS_NODEV: Final = 4
+MS_NOEXEC: Final = 8
+MS_SYNCHRONOUS: Final = 16
+MS_REMOUNT: Final = 32
+MS_DIRSYNC: Final = 128
+MS_NOATIME: Final = 1024
+MS_NODIRATIME: Final = 2048
+MS_RELATIME: Final = 1 << 21
+MS_STRICTATIME: Final = 1 << 24
+MS_LAZYTIME: Final = 1 << 25
+MNT_DETACH: Final = 2
+UMOUNT_NOFOLLOW: Final = 8
+OPEN_TREE_CLONE: Final = 1
+OPEN_TREE_CLOEXEC: Final = os.O_CLOEXEC
+MOUNT_ATTR_RDONLY: Final = 0x1
+MOUNT_ATTR_NOATIME: Final = 0x10
+MOUNT_ATTR__ATIME: Final = 0x70
+
+_mount: Final = libc.slow.mount
+_mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+_umount2: Final = libc.slow.umount2
+_umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+
+
+def mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes) -> None:
+    """mount(2)."""
+    if _mount(source, target, kind, flags, data):
+        raise libc.failed()
+
+
+def unmount(target: bytes, flags: int = 0) -> None:
+    """umount2(2)."""
+    if _umount2(target, flags):
+        raise libc.failed()
+
+
+def private_clone(dir_fd: int, *, read_only: bool) -> int:
+    """A descriptor of the directory on a private, detached clone of its mount (overlayfs: clone_private_mount).
+
+    Nothing mounted below shows through it, covering the original does not hide it, and with `read_only` the kernel
+    refuses every write through it (EROFS).  Raises EPERM without CAP_SYS_ADMIN over the mount namespace, EINVAL where
+    the mount can't be cloned (a locked child mount, a foreign namespace), ENOSYS before kernel 5.12.
+    """
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
+    clone = libc.syscall("open_tree", dir_fd, b"", flags)
+    try:
+        # Read-only: no atime is noted either.  Writable: relatime (0), whatever the original has, as overlayfs does.
+        wanted = MOUNT_ATTR_NOATIME | MOUNT_ATTR_RDONLY if read_only else 0
+        attributes = (ctypes.c_uint64 * 4)(wanted, MOUNT_ATTR__ATIME, 0, 0)
+        libc.syscall("mount_setattr", clone, b"", AT_EMPTY_PATH, attributes, ctypes.sizeof(attributes))
+    except OSError:
+        os.close(clone)
+        raise
+    return clone

@@ -1,0 +1,98 @@
+"""What are an object's attributes, and how do they change?  stat, mode, owner, size, times."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+from typing import TYPE_CHECKING, Final
+
+from unionfs.linux import at, stat, xattr
+from unionfs.linux.stat import Stat
+from unionfs.overlay.copyup import ensure_upper
+from unionfs.overlay.node import DirNode, Node
+
+if TYPE_CHECKING:
+    from unionfs.overlay.union import Union
+
+_CAPABILITY: Final = "security.capability"
+_PROTECTED: Final = stat.STATX_ATTR_IMMUTABLE | stat.STATX_ATTR_APPEND
+
+
+def real_stat(node: Node) -> Stat:
+    """The stat of the node's real object; `ino` and `nlink` are the layer's own, see `link_count`."""
+    return stat.stat(*node.at())
+
+
+def link_count(node: Node, found: Stat) -> int:
+    """st_nlink: 1 for a merged directory (its subdirectories are not counted), 0 for what has no name left."""
+    if node.unlinked:
+        return 0
+    return 1 if isinstance(node, DirNode) and node.is_merged else found.nlink
+
+
+def check_changeable(node: Node) -> None:
+    """Raises EPERM for what chattr(1) has made immutable or append-only on a lower layer; the upper one refuses itself."""
+    if not node.upper and real_stat(node).attributes & _PROTECTED:
+        raise OSError(errno.EPERM, "immutable or append-only")
+
+
+def chmod(union: Union, node: Node, mode: int) -> None:
+    """chmod(2)."""
+    check_changeable(node)
+    ensure_upper(union, node)
+    at.chmod(*node.at(), mode & 0o7777)
+
+
+def chown(union: Union, node: Node, uid: int, gid: int) -> None:
+    """chown(2); -1 keeps an id.  The upper filesystem drops set-id bits and capabilities itself."""
+    check_changeable(node)
+    ensure_upper(union, node)
+    at.chown(*node.at(), uid, gid)
+
+
+def utimens(union: Union, node: Node, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
+    """utimensat(2)."""
+    check_changeable(node)
+    ensure_upper(union, node)
+    at.utimens(*node.at(), atime, mtime)
+
+
+def truncate(union: Union, node: Node, size: int) -> None:
+    """truncate(2); a lower file's data beyond `size` are not copied first.  Raises EISDIR, EINVAL, EFBIG, EPERM."""
+    if node.is_dir:
+        raise OSError(errno.EISDIR, "is a directory")
+    if not node.is_regular:
+        raise OSError(errno.EINVAL, "not a regular file")
+    check_changeable(node)
+    ensure_upper(union, node, size)
+    fd = at.open_at(*node.at(), os.O_WRONLY)
+    try:
+        os.ftruncate(fd, size)
+    finally:
+        os.close(fd)
+
+
+def kill_privileges(union: Union, node: Node) -> None:
+    """Someone without the privilege to keep them changes the file: set-id bits and capabilities go.
+
+    The set-group-ID bit stays on a file that its group can't execute, where it once meant mandatory locking (inode(7)).
+    """
+    ensure_upper(union, node)
+    here = node.at()
+    mode = stat.stat(*here).mode & 0o7777
+    kept = mode & ~modes.S_ISUID
+    if mode & modes.S_IXGRP:
+        kept &= ~modes.S_ISGID
+    if kept != mode:
+        at.chmod(*here, kept)
+    try:
+        xattr.remove(*here, _CAPABILITY)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+            raise
+
+
+def read_link(node: Node) -> bytes:
+    """readlink(2).  Raises EINVAL when it is no symlink."""
+    return at.readlink(*node.at())

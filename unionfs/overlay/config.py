@@ -1,0 +1,79 @@
+"""Which union is asked for?  Its layers and the options that change what it shows or writes.
+
+The values are already checked for syntax when a `UnionConfig` exists; whether the directories are there and fit
+together is found out by whoever opens them. Names and values are those of the kernel's overlayfs
+(Documentation/filesystems/overlayfs.rst), so that an option means the same on both.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Xino(enum.Enum):
+    """How inode numbers of layers on several filesystems are made unique (overlayfs.rst, "Inode properties").
+
+    AUTO does it when every layer's filesystem has persistent file handles, ON demands that, OFF never does it.
+    """
+
+    OFF = "off"
+    AUTO = "auto"
+    ON = "on"
+
+
+class Uuid(enum.Enum):
+    """Which filesystem uuids origin handles carry (overlayfs.rst, "UUID and fsid").
+
+    AUTO and NULL: those of the layers' filesystems. OFF: null ones, so that layers on a copied filesystem go on
+    matching. In the kernel the option also chooses the fsid that statfs(2) shows; a FUSE filesystem cannot choose its
+    own, so AUTO and NULL agree.
+    """
+
+    AUTO = "auto"
+    NULL = "null"
+    OFF = "off"
+
+
+class Fsync(enum.Enum):
+    """What is forced to disk (overlayfs.rst, "Durability and copy up").
+
+    AUTO: a file's data before its copy-up is published, and whatever callers fsync(2). STRICT: also directories and
+    copy-ups of metadata alone. VOLATILE: nothing, not even on fsync(2); after a crash the upper layer is to be thrown
+    away.
+    """
+
+    AUTO = "auto"
+    STRICT = "strict"
+    VOLATILE = "volatile"
+
+
+@dataclass(frozen=True, slots=True)
+class UnionConfig:
+    """The layers and the rules of one union.
+
+    lowers: read-only layers, the topmost first, at least one. All paths here are absolute, exact bytes with the
+        escapes of the option string already taken away; symlinks and `..` in them are still as the user wrote them.
+    upper, work: the writable layer and the directory beside it where changes are staged; both or neither. None: a
+        read-only union.
+    read_only: refuse every change with EROFS even if there is an upper layer (`-o ro`).
+    userxattr: keep private marks in `user.overlay.` instead of `trusted.overlay.`.
+    noxattrs: show no xattrs and refuse to set any with EOPNOTSUPP (fuse-overlayfs's option of that name); marks of
+        the union's own are still read and written.
+    """
+
+    lowers: tuple[bytes, ...]
+    upper: bytes | None = None
+    work: bytes | None = None
+    read_only: bool = False
+    userxattr: bool = False
+    xino: Xino = Xino.AUTO
+    uuid: Uuid = Uuid.AUTO
+    fsync: Fsync = Fsync.AUTO
+    noxattrs: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.lowers:
+            raise ValueError("a union needs at least one lower layer")
+        if (self.upper is None) != (self.work is None):
+            raise ValueError("an upper layer and a work directory come together")

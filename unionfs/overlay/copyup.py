@@ -1,0 +1,238 @@
+"""How does an object get from its lower layer to the upper one?  Staged, filled, given its metadata, published by one step.
+
+Parents first.  The order inside is data, owner, mode, xattrs with ACLs and capabilities, times, origin, fsync, publish
+(fs/overlayfs/copy_up.c; owner before xattrs, since chown(2) takes capabilities away).  A parent's own times stay.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final
+
+from unionfs.linux import at, handle, stat, xattr
+from unionfs.linux.stat import Stat
+from unionfs.overlay import marks
+from unionfs.overlay.config import Fsync
+from unionfs.overlay.copydata import Cancelled, copy_data
+from unionfs.overlay.creator import SERVER
+from unionfs.overlay.errors import CopyUpNeeded
+from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.realdir import RealDir
+
+if TYPE_CHECKING:
+    from unionfs.overlay.union import Union
+
+#: A file with more data than this is copied outside the event loop.
+INLINE_LIMIT: Final = 256 * 1024
+_PROTECTED: Final = stat.STATX_ATTR_IMMUTABLE
+
+
+def ensure_upper(union: Union, node: Node, length: int | None = None) -> None:
+    """Put the object on the upper layer; of a regular file's data only the first `length` bytes, if given.
+
+    Raises CopyUpNeeded, having changed nothing, when that takes more than the event loop should do; EROFS in a read-only
+    union; EPERM for an immutable object; EOVERFLOW, ENOSPC, EDQUOT, EIO from the layers.
+    """
+    if node.upper:
+        return
+    if union.read_only:
+        raise OSError(errno.EROFS, "read-only union")
+    if isinstance(node, DirNode):
+        _ensure_directory(union, node)
+        return
+    if node in union.copying:
+        raise CopyUpNeeded(node)
+    found = stat.stat(*node.at())
+    if node.is_regular and (found.size if length is None else min(length, found.size)) > INLINE_LIMIT:
+        raise CopyUpNeeded(node)
+    job = CopyUp(union, node, length)
+    job.run()
+
+
+def _ensure_directory(union: Union, node: DirNode) -> None:
+    """Copy up a directory, its ancestors first; recursion would end at a depth users can reach."""
+    missing = [node]
+    while not (parent := missing[-1].parent or union.root).upper:
+        missing.append(parent)
+    for directory in reversed(missing):
+        CopyUp(union, directory, None).run()
+
+
+class CopyUp:
+    """One object's way to the upper layer.
+
+    `prepare` and `publish` belong to the event loop, `copy` may run in a worker thread; `run` is all three.  `cancelled`
+    stops a copy under way: `copy` then raises EINTR.  Whatever fails, nothing is left behind.
+    """
+
+    __slots__ = ("_length", "_name", "_node", "_source", "_stat", "_target", "_union", "cancelled")
+
+    def __init__(self, union: Union, node: Node, length: int | None = None) -> None:
+        self._union = union
+        self._node = node
+        self._length = length
+        self._name = b""
+        self._source = -1
+        self._target = -1
+        self._stat: Stat | None = None
+        self.cancelled = Cancelled()
+
+    def run(self) -> None:
+        try:
+            self.prepare()
+            self.copy()
+            self.publish()
+        finally:
+            self.close()
+
+    def prepare(self) -> None:
+        """Copy up the parents and make the staged object.  Raises EPERM for an immutable object."""
+        union, node = self._union, self._node
+        found = self._stat = stat.stat(*node.at())
+        if found.attributes & _PROTECTED:
+            raise OSError(errno.EPERM, "immutable")
+        if not node.unlinked:
+            ensure_upper(union, node.parent or union.root)
+        staging = union.staging_area()
+        if node.is_regular:
+            self._source = at.open_at(*node.at(), os.O_RDONLY)
+            self._target, self._name = staging.open_file()
+            return
+        union.identity.assume(SERVER)
+        name = staging.temporary()
+        if node.is_dir:
+            os.mkdir(name, 0o700, dir_fd=staging.work)
+        elif node.is_symlink:
+            os.symlink(at.readlink(*node.at()), name, dir_fd=staging.work)
+        else:
+            os.mknod(name, found.mode & 0o170000, found.rdev, dir_fd=staging.work)
+        self._name = name
+
+    def copy(self) -> None:
+        """Data and metadata.  Raises EINTR when cancelled."""
+        found = self._stat
+        assert found is not None
+        if self._target >= 0:
+            size = found.size if self._length is None else min(found.size, self._length)
+            copy_data(self._source, self._target, size, self.cancelled)
+        here = (self._target, b"") if self._target >= 0 else (self._union.staging_area().work, self._name)
+        at.chown(*here, found.uid, found.gid)
+        if not self._node.is_symlink:
+            at.chmod(*here, found.mode & 0o7777)
+        source = (self._source, b"") if self._source >= 0 else self._node.at()
+        copy_xattrs(self._union, source, here)
+        self._copy_flags(here)
+        at.utimens(*here, (found.atime, found.atime_nsec), (found.mtime, found.mtime_nsec))
+        self._write_origin(here)
+        self._sync(here)
+
+    def _copy_flags(self, here: tuple[int, bytes]) -> None:
+        """An append-only file is marked so in an xattr, since the flag itself would bar its own copy-up."""
+        assert self._stat is not None
+        if self._stat.attributes & stat.STATX_ATTR_APPEND:
+            xattr.write(*here, self._union.prefix + "protattr", b"a")
+
+    def _write_origin(self, here: tuple[int, bytes]) -> None:
+        """Say which lower inode this was; not for one of several hard links, whose number the others keep."""
+        node = self._node
+        assert self._stat is not None
+        if not node.is_dir and self._stat.nlink > 1:
+            return
+        layer = node.layer()
+        found = handle.encode(*node.at()) if layer.handles else None
+        try:
+            xattr.write(*here, self._union.prefix + "origin", marks.encode_origin(layer.uuid, found))
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP and error.errno != errno.EPERM:
+                raise
+
+    def _sync(self, here: tuple[int, bytes]) -> None:
+        fsync = self._union.config.fsync
+        if self._target >= 0 and fsync is not Fsync.VOLATILE:
+            os.fsync(self._target)
+        elif fsync is Fsync.STRICT and self._node.is_dir:
+            fd = at.open_at(*here, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def publish(self) -> None:
+        """Make the upper object visible and the node an upper one; the parent's times stay as they were."""
+        union, node = self._union, self._node
+        staging = union.staging_area()
+        if node.unlinked:
+            node.hold(self._target if self._target >= 0 else at.open_at(staging.work, self._name, os.O_PATH))
+            self._target = -1
+            node.upper = True
+            if self._name:
+                staging.discard(self._name)
+                self._name = b""
+            return
+        parent = node.parent or union.root
+        upper = parent.upper_dir
+        set_impure(union, parent)
+        before = stat.stat(upper.fd())
+        if self._name:
+            staging.publish(self._name, upper, node.name, at.RENAME_NOREPLACE)
+            self._name = b""
+        else:
+            at.link(self._target, b"", upper.fd(), node.name)
+        at.utimens(upper.fd(), b"", (before.atime, before.atime_nsec), (before.mtime, before.mtime_nsec))
+        if union.config.fsync is Fsync.STRICT:
+            union.sync_directory(upper)
+        self._settle(node, parent, upper)
+
+    def _settle(self, node: Node, parent: DirNode, upper: RealDir) -> None:
+        if isinstance(node, DirNode):
+            node.reals = (RealDir(upper.layer, upper, node.name), *node.reals)
+            node.impure = False
+            reals: tuple[RealDir, ...] = (upper,)
+            if parent.index is not None and (entry := parent.index.names.get(node.name)) is not None:
+                reals = (upper, *entry.reals)
+        else:
+            reals = (upper,)
+        node.upper = True
+        node.real_dir = upper
+        node.real_name = node.name
+        if parent.index is not None:
+            parent.index.put(node.name, node.kind, node.ino, reals)
+
+    def close(self) -> None:
+        """Drop whatever was not published."""
+        for fd in (self._source, self._target):
+            if fd >= 0:
+                os.close(fd)
+        self._source = self._target = -1
+        if self._name:
+            self._union.staging_area().discard(self._name)
+            self._name = b""
+
+
+def copy_xattrs(union: Union, source: tuple[int, bytes], target: tuple[int, bytes]) -> None:
+    """All xattrs but the private ones.
+
+    ACLs and `security.*` have to succeed; of the others those the upper filesystem does not know are left behind
+    (fs/overlayfs/copy_up.c, ovl_copy_xattr).
+    """
+    for attribute in xattr.names(*source):
+        if marks.unescape(attribute, union.prefix) is None:
+            continue
+        value = xattr.find(*source, attribute)
+        if value is None or (attribute == "security.capability" and not value):
+            continue
+        try:
+            xattr.write(*target, attribute, value)
+        except OSError as error:
+            must = attribute.startswith(("security.", "system.posix_acl_"))
+            if must or error.errno not in (errno.EOPNOTSUPP, errno.EPERM):
+                raise
+
+
+def set_impure(union: Union, parent: DirNode) -> None:
+    """Note on the upper directory that it holds objects with an origin."""
+    if not parent.impure:
+        upper = parent.upper_dir
+        xattr.write(upper.fd(), b"", union.prefix + "impure", b"y")
+        parent.impure = True

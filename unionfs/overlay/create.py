@@ -1,0 +1,208 @@
+"""How does a name come into being?  Files, directories, devices, symlinks and links, over nothing or over a whiteout.
+
+Over nothing the object is made straight in the upper directory.  Over a whiteout it is made in the work directory and
+renamed onto it, so that the lower object of that name never shows; a directory is marked opaque first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from unionfs.linux import at, stat, xattr
+from unionfs.linux.stat import Stat
+from unionfs.overlay import acl, marks
+from unionfs.overlay.copyup import ensure_upper
+from unionfs.overlay.creator import Creator
+from unionfs.overlay.lookup import NAME_MAX, adopt_name
+from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.realdir import RealDir
+
+if TYPE_CHECKING:
+    from unionfs.overlay.union import Union
+
+_CREATE: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def create_file(union: Union, parent: DirNode, name: bytes, mode: int, who: Creator) -> tuple[Node, Stat, int]:
+    """A new regular file: (node, stat, descriptor open for reading and writing).  Raises EEXIST, ENAMETOOLONG, EROFS, ..."""
+    opened = -1
+
+    def make(dir_fd: int, at_name: bytes) -> None:
+        nonlocal opened
+        opened = os.open(at_name, _CREATE, mode & 0o7777, dir_fd=dir_fd)
+
+    try:
+        node, found = _make(union, parent, name, modes.S_IFREG | mode & 0o7777, make, who)
+    except OSError:
+        if opened >= 0:
+            os.close(opened)
+        raise
+    return node, found, opened
+
+
+def make_node(union: Union, parent: DirNode, name: bytes, mode: int, rdev: int, who: Creator) -> tuple[Node, Stat]:
+    """mknod(2).  Raises EPERM for a device that would be a whiteout."""
+    if mode & 0o170000 == modes.S_IFCHR and rdev == 0:
+        raise OSError(errno.EPERM, "a character device 0:0 is a whiteout")
+    kind = mode if mode & 0o170000 else mode | modes.S_IFREG
+    return _make(union, parent, name, kind, lambda fd, at_name: os.mknod(at_name, kind, rdev, dir_fd=fd), who)
+
+
+def make_directory(union: Union, parent: DirNode, name: bytes, mode: int, who: Creator) -> tuple[Node, Stat]:
+    """mkdir(2)."""
+    kind = modes.S_IFDIR | mode & 0o7777
+    return _make(union, parent, name, kind, lambda fd, at_name: os.mkdir(at_name, mode & 0o7777, dir_fd=fd), who)
+
+
+def make_symlink(union: Union, parent: DirNode, name: bytes, target: bytes, who: Creator) -> tuple[Node, Stat]:
+    """symlink(2)."""
+    kind = modes.S_IFLNK | 0o777
+    return _make(union, parent, name, kind, lambda fd, at_name: os.symlink(target, at_name, dir_fd=fd), who)
+
+
+def make_tmpfile(union: Union, parent: DirNode, mode: int, who: Creator) -> tuple[Node, Stat, int]:
+    """open(2) with O_TMPFILE: (node without a name, stat, descriptor).  Raises EOPNOTSUPP where the upper layer has none."""
+    _writable(union, parent)
+    union.identity.assume(who)
+    fd = os.open(b"/proc/self/fd/%d" % parent.upper_dir.fd(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode & 0o7777)
+    found = stat.stat(fd)
+    upper = parent.upper_dir
+    node = Node(modes.S_IFREG, union.inodes.number(upper.layer, found.ino), None, b"", None, True)
+    node.unlinked = True
+    node.fd = os.dup(fd)
+    union.inodes.enroll(node)
+    return node, found, fd
+
+
+def link(union: Union, node: Node, parent: DirNode, name: bytes) -> Stat:
+    """link(2): `name` in `parent` becomes another name of the node, a lower file being copied up first."""
+    check_name(name)
+    ensure_upper(union, node)
+    _writable(union, parent)
+    upper = parent.upper_dir
+    try:
+        at.link(*node.at(), upper.fd(), name)
+    except FileExistsError:
+        if not union.staging_area().is_whiteout(upper, name):
+            raise
+        staging = union.staging_area()
+        staged = staging.temporary()
+        at.link(*node.at(), staging.work, staged)
+        try:
+            staging.publish(staged, upper, name)
+        except OSError:
+            staging.discard(staged)
+            raise
+    union.staging_area().unmark(upper, name)
+    node.unlinked = False
+    adopt_name(node, parent, name)
+    found = stat.stat(*node.at())
+    if found.nlink > 1:
+        union.inodes.hardlinks[found.ino] = node
+    if found.ino != node.ino:
+        union.note_origin(node, parent)
+    if parent.index is not None:
+        parent.index.put(name, node.kind, node.ino, (upper,))
+    return found
+
+
+def check_name(name: bytes) -> None:
+    """Raises ENAMETOOLONG, and EINVAL for a name that would be read as a mark."""
+    if len(name) > NAME_MAX:
+        raise OSError(errno.ENAMETOOLONG, "name is longer than 255 bytes")
+    if name.startswith(marks.MARKER):
+        raise OSError(errno.EINVAL, "names that begin with .wh. are reserved for whiteouts")
+
+
+def _writable(union: Union, parent: DirNode) -> None:
+    if parent.unlinked:
+        raise OSError(errno.ENOENT, "the directory was removed")
+    ensure_upper(union, parent)
+
+
+def _make(
+    union: Union, parent: DirNode, name: bytes, mode: int, make: Callable[[int, bytes], None], who: Creator
+) -> tuple[Node, Stat]:
+    """Make an object of `mode` (with its S_IFMT bits) by `make` and give it a node."""
+    check_name(name)
+    _writable(union, parent)
+    upper = parent.upper_dir
+    is_dir = mode & 0o170000 == modes.S_IFDIR
+    marked = parent.is_merged and upper.has_marker(name)
+    union.identity.assume(who)
+    if marked and is_dir:
+        _make_staged(union, upper, name, mode, make, who, over=False)
+    else:
+        try:
+            make(upper.fd(), name)
+        except FileExistsError:
+            if not union.staging_area().is_whiteout(upper, name):
+                raise
+            _make_staged(union, upper, name, mode, make, who, over=True)
+    if marked:
+        union.staging_area().unmark(upper, name)
+    return _enroll(union, parent, name, upper)
+
+
+def _enroll(union: Union, parent: DirNode, name: bytes, upper: RealDir) -> tuple[Node, Stat]:
+    found = stat.stat(upper.fd(), name)
+    kind = found.mode & 0o170000
+    ino = union.inodes.number(upper.layer, found.ino)
+    node: Node
+    if kind == modes.S_IFDIR:
+        directory = DirNode(ino, parent, name, (RealDir(upper.layer, upper, name),), True)
+        directory.impure = False
+        node = directory
+    else:
+        node = Node(kind, ino, parent, name, upper, True)
+    union.inodes.enroll(node)
+    parent.children[name] = node
+    if parent.index is not None:
+        parent.index.put(name, kind, ino, (upper,))
+    return node, found
+
+
+def _make_staged(
+    union: Union, upper: RealDir, name: bytes, mode: int, make: Callable[[int, bytes], None], who: Creator, over: bool
+) -> None:
+    """Make it in the work directory as if in `upper`; `over`: a whiteout of that name is there to be replaced."""
+    staging = union.staging_area()
+    staged = staging.temporary()
+    make(staging.work, staged)
+    try:
+        _inherit(upper, (staging.work, staged), mode, who)
+        is_dir = mode & 0o170000 == modes.S_IFDIR
+        if is_dir:
+            xattr.write(staging.work, staged, union.prefix + "opaque", b"y")
+        staging.publish(staged, upper, name, at.RENAME_EXCHANGE if is_dir and over else 0)
+    except OSError:
+        staging.discard(staged)
+        raise
+    if is_dir and over:
+        staging.discard(staged)
+
+
+def _inherit(upper: RealDir, here: tuple[int, bytes], mode: int, who: Creator) -> None:
+    """What the upper directory would have given the object: its group if setgid, its default ACL instead of the umask."""
+    kind = mode & 0o170000
+    parent = stat.stat(upper.fd())
+    wanted = mode & 0o7777 & ~who.umask
+    default = None if kind == modes.S_IFLNK else xattr.find(upper.fd(), b"", acl.DEFAULT)
+    access = None
+    if default is not None:
+        wanted, access = acl.for_new_object(default, mode & 0o7777)
+    if parent.mode & modes.S_ISGID:
+        at.chown(*here, -1, parent.gid)
+        if kind == modes.S_IFDIR:
+            wanted |= modes.S_ISGID
+    if kind == modes.S_IFLNK:
+        return
+    at.chmod(*here, wanted)
+    if access is not None:
+        xattr.write(*here, acl.ACCESS, access)
+    if default is not None and kind == modes.S_IFDIR:
+        xattr.write(*here, acl.DEFAULT, default)

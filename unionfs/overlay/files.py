@@ -1,0 +1,63 @@
+"""Where are a regular file's data, and how are they opened?"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from unionfs.linux import at, stat
+from unionfs.overlay.attrs import kill_privileges, real_stat
+from unionfs.overlay.copyup import ensure_upper
+from unionfs.overlay.node import Node
+
+if TYPE_CHECKING:
+    from unionfs.overlay.union import Union
+
+
+def is_settled(union: Union, node: Node) -> bool:
+    """Can the place of the file's data no longer change while mounted?"""
+    return node.upper or union.read_only
+
+
+def prepare_open(union: Union, node: Node, flags: int, kill: bool) -> None:
+    """Before an open: copy up for writing, truncate for O_TRUNC, drop privileges if the kernel says so.
+
+    Raises EPERM where chattr(1) forbids the open, EROFS, CopyUpNeeded, and what a copy-up raises.
+    """
+    writing = flags & os.O_ACCMODE != os.O_RDONLY
+    truncating = bool(flags & os.O_TRUNC)
+    if not writing and not truncating:
+        return
+    if not node.upper:
+        attributes = real_stat(node).attributes
+        if attributes & stat.STATX_ATTR_IMMUTABLE or (
+            attributes & stat.STATX_ATTR_APPEND and (truncating or not flags & os.O_APPEND)
+        ):
+            raise OSError(errno.EPERM, "immutable or append-only")
+    ensure_upper(union, node, 0 if truncating else None)
+    if truncating:
+        fd = at.open_at(*node.at(), os.O_WRONLY | os.O_TRUNC)
+        os.close(fd)
+        if kill:
+            kill_privileges(union, node)
+
+
+def open_path(node: Node) -> int:
+    """An O_PATH descriptor of the real file, enough to register it with the kernel; the caller closes it."""
+    return at.open_at(*node.at(), os.O_PATH)
+
+
+def open_data(node: Node, writing: bool) -> int:
+    """A descriptor for the file's data; the caller closes it."""
+    return at.open_at(*node.at(), (os.O_RDWR if writing else os.O_RDONLY) | os.O_NONBLOCK)
+
+
+def read_small(node: Node, limit: int) -> bytes | None:
+    """All data of a file of at most `limit` bytes, else None."""
+    fd = open_data(node, False)
+    try:
+        data = os.pread(fd, limit + 1, 0)
+    finally:
+        os.close(fd)
+    return data if len(data) <= limit else None

@@ -1,0 +1,118 @@
+"""Which nodes does the kernel know, and what are their inode numbers?  The node table and `st_ino`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from unionfs.linux import stat, xattr
+from unionfs.overlay import marks
+from unionfs.overlay.node import DirNode, Node
+
+if TYPE_CHECKING:
+    from unionfs.overlay.layer import Layer
+
+ROOT_ID: Final = 1
+#: With layers on several filesystems the highest bits of st_ino say which one, as overlayfs's xino does.
+_FS_SHIFT: Final = 58
+_INO_MASK: Final = (1 << _FS_SHIFT) - 1
+
+
+class Inodes:
+    """The node table.  A node stays while the kernel counts lookups of it; nodeids are never used again.
+
+    hardlinks: nodes of upper files with several names, by the upper inode's number, so that all names are one node.
+    """
+
+    __slots__ = ("_next", "_shift", "by_id", "hardlinks", "layers")
+
+    def __init__(self, layers: tuple[Layer, ...]) -> None:
+        self.by_id: dict[int, Node] = {}
+        self.hardlinks: dict[int, Node] = {}
+        self.layers = layers
+        self._next = ROOT_ID
+        filesystems = {layer.dev: 0 for layer in layers}
+        for index, dev in enumerate(filesystems):
+            filesystems[dev] = index
+        for layer in layers:
+            layer.fs_index = filesystems[layer.dev]
+        self._shift = len(filesystems) > 1
+
+    def enroll(self, node: Node) -> None:
+        """Give a new node its nodeid."""
+        node.nodeid = self._next
+        self._next += 1
+        self.by_id[node.nodeid] = node
+
+    def forget(self, nodeid: int, lookups: int) -> Node | None:
+        """The kernel drops `lookups` of its references; the node, if those were the last and it has left the table."""
+        node = self.by_id.get(nodeid)
+        if node is None:
+            return None
+        node.lookups -= lookups
+        if node.lookups > 0 or nodeid == ROOT_ID:
+            return None
+        self._drop(node)
+        return node
+
+    def _drop(self, node: Node) -> None:
+        del self.by_id[node.nodeid]
+        if not node.unlinked:
+            for parent, name in names_of(node):
+                if parent.children.get(name) is node:
+                    del parent.children[name]
+        if node.aliases is not None or self.hardlinks:
+            for ino in [ino for ino, other in self.hardlinks.items() if other is node]:
+                del self.hardlinks[ino]
+        if isinstance(node, DirNode):
+            for child in node.children.values():
+                detach(child, node)
+            for real in node.reals:
+                real.close()
+        node.unpin()
+
+    def number(self, layer: Layer, ino: int) -> int:
+        """`st_ino` for the inode `ino` of a layer: unique over all layers' filesystems."""
+        return (layer.fs_index << _FS_SHIFT) | (ino & _INO_MASK) if self._shift else ino
+
+    def origin_number(self, dir_fd: int, name: bytes, prefix: str, kind: int) -> int | None:
+        """`st_ino` of the lower inode that an upper object says it was copied from; None when that can't be told."""
+        value = xattr.find(dir_fd, name, prefix + "origin")
+        origin = marks.decode_origin(value) if value else None
+        if origin is None:
+            return None
+        for layer in self.layers:
+            if layer.is_upper or layer.uuid != origin.uuid or not layer.handles:
+                continue
+            try:
+                fd = layer.open_origin(origin)
+            except OSError:
+                continue
+            try:
+                found = stat.stat(fd)
+            finally:
+                os.close(fd)
+            if found.mode & 0o170000 == kind:
+                return self.number(layer, found.ino)
+        return None
+
+
+def names_of(node: Node) -> list[tuple[DirNode, bytes]]:
+    """All names of the node the union knows."""
+    names = list(node.aliases or ())
+    if node.parent is not None:
+        names.append((node.parent, node.name))
+    return names
+
+
+def detach(node: Node, parent: DirNode) -> None:
+    """The kernel forgot the directory of one of the node's names: hold the object by another name or by itself."""
+    if node.aliases:
+        node.aliases = [(other, name) for other, name in node.aliases if other is not parent]
+    if node.parent is parent:
+        if node.aliases:
+            other, name = node.aliases.pop()
+            node.place(other, name, other.upper_dir)
+        else:
+            node.pin()
+            node.parent = None

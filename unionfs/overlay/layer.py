@@ -1,0 +1,187 @@
+"""What is a layer, and can these directories be layers?  Opening, private clones, probes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass, field
+from typing import Final
+
+from unionfs.linux import at, fs, handle, mount, stat, xattr
+from unionfs.overlay import marks
+from unionfs.overlay.errors import LayerError
+from unionfs.overlay.realdir import DescriptorCache, RealDir
+
+_OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+#: Why the mount of a layer can't be cloned: no privilege, a foreign or locked mount, a kernel before 5.12.
+_NO_CLONE: Final = frozenset((errno.EPERM, errno.EINVAL, errno.ENOSYS))
+
+
+@dataclass(slots=True, eq=False)
+class Layer:
+    """One directory tree of the union.
+
+    number: 0 for the upper layer, from 1 downward for the lower ones.  path: as the user named it, for messages.
+    dev: st_dev of its root.  uuid: of its filesystem, zeros if it has none.  private: opened through a detached clone of its
+    mount, so that for a lower layer the kernel itself refuses every write.  handles: its filesystem has file handles.
+    stack_depth: how many stacking filesystems its superblock already is.  base: the descriptor the root was opened from.
+    """
+
+    number: int
+    path: bytes
+    prefix: str
+    descriptors: DescriptorCache
+    dev: int = 0
+    ino: int = 0
+    uuid: bytes = bytes(16)
+    private: bool = False
+    handles: bool = False
+    stack_depth: int = 0
+    fs_index: int = 0
+    root: RealDir = field(init=False)
+    base: int = -1
+
+    @property
+    def is_upper(self) -> bool:
+        return self.number == 0
+
+    def adopt_root(self, fd: int) -> None:
+        """Take `fd` as the root directory and learn what its filesystem can do."""
+        self.root = RealDir(self, None, b"", fd)
+        found = stat.stat(fd)
+        self.dev, self.ino = found.dev, found.ino
+        self.handles = handle.encode(fd, b"") is not None
+        readable = os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.uuid = handle.filesystem_uuid(readable)
+        finally:
+            os.close(readable)
+        self.stack_depth = 1 if fs.statfs(fd).type in (fs.OVERLAYFS_SUPER_MAGIC, fs.FUSE_SUPER_MAGIC) else 0
+
+    def open_origin(self, origin: marks.Origin) -> int:
+        """An O_PATH descriptor of the inode an origin names.  Raises OSError (ESTALE, EPERM) when it can't be had."""
+        return handle.open_handle(self.root.fd(), origin.handle, os.O_PATH)
+
+    def close(self) -> None:
+        self.root.release()
+        if self.base >= 0:
+            os.close(self.base)
+            self.base = -1
+
+
+def open_directory(path: bytes, option: str) -> int:
+    """An O_PATH descriptor of the directory a user named.  Raises LayerError with the option and the path."""
+    shown = os.fsdecode(path)
+    try:
+        return os.open(path, _OPEN)
+    except NotADirectoryError:
+        raise LayerError(f"{option}: {shown} is not a directory") from None
+    except FileNotFoundError:
+        raise LayerError(f"{option}: {shown} does not exist; create it or correct the path") from None
+    except OSError as error:
+        raise LayerError(f"{option}: {shown} can't be opened: {error.strerror}") from None
+
+
+def open_lower(number: int, path: bytes, prefix: str, descriptors: DescriptorCache) -> Layer:
+    """Open a lower layer through a read-only clone of its mount, or as it is where no clone can be had."""
+    layer = Layer(number, path, prefix, descriptors)
+    fd = open_directory(path, "lowerdir")
+    try:
+        os.close(os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError as error:
+        os.close(fd)
+        raise LayerError(f"lowerdir: {os.fsdecode(path)} can't be read: {error.strerror}") from None
+    try:
+        clone = mount.private_clone(fd, read_only=True)
+    except OSError as error:
+        if error.errno not in _NO_CLONE:
+            os.close(fd)
+            raise LayerError(f"lowerdir: the mount of {os.fsdecode(path)} can't be cloned: {error.strerror}") from None
+        layer.adopt_root(fd)
+        return layer
+    os.close(fd)
+    layer.private = True
+    layer.adopt_root(clone)
+    return layer
+
+
+def open_upper(upper: bytes, work: bytes, prefix: str, descriptors: DescriptorCache) -> tuple[Layer, int]:
+    """Open the upper layer and its work directory through one private clone; the layer and the work directory's descriptor.
+
+    Both have to lie on one mount, or no rename between them could be made.
+    """
+    upper_fd = open_directory(upper, "upperdir")
+    try:
+        work_fd = open_directory(work, "workdir")
+        try:
+            _check_pair(upper_fd, upper, work_fd, work)
+            layer = Layer(0, upper, prefix, descriptors)
+            upper_clone, work_clone = _clone_pair(layer, upper_fd, work_fd)
+        finally:
+            os.close(work_fd)
+    finally:
+        os.close(upper_fd)
+    layer.adopt_root(upper_clone)
+    return layer, work_clone
+
+
+def _check_pair(upper_fd: int, upper: bytes, work_fd: int, work: bytes) -> None:
+    upper_stat, work_stat = stat.stat(upper_fd), stat.stat(work_fd)
+    shown_upper, shown_work = os.fsdecode(upper), os.fsdecode(work)
+    if upper_stat.dev != work_stat.dev:
+        raise LayerError(
+            f"workdir: {shown_work} is on another filesystem than upperdir {shown_upper}; put both on the same one"
+        )
+    if upper_stat.mnt_id != work_stat.mnt_id:
+        raise LayerError(f"workdir: {shown_work} is on another mount than upperdir {shown_upper}; put both on the same one")
+    if os.fstatvfs(upper_fd).f_flag & os.ST_RDONLY:
+        raise LayerError(f"upperdir: {shown_upper} is on a read-only mount; leave upperdir and workdir out for a read-only union")
+    inner, outer = real_path(work_fd), real_path(upper_fd)
+    if is_within(inner, outer) or is_within(outer, inner):
+        raise LayerError(f"workdir: {shown_work} and upperdir {shown_upper} overlap; use two directories side by side")
+
+
+def _clone_pair(layer: Layer, upper_fd: int, work_fd: int) -> tuple[int, int]:
+    upper_path, work_path = real_path(upper_fd), real_path(work_fd)
+    common = os.path.commonpath([upper_path, work_path])
+    base = os.open(common, _OPEN)
+    try:
+        if stat.stat(base).mnt_id != stat.stat(upper_fd).mnt_id:
+            raise OSError(errno.EINVAL, "covered by another mount")
+        clone = mount.private_clone(base, read_only=False)
+    except OSError as error:
+        if error.errno not in _NO_CLONE:
+            raise LayerError(f"upperdir: its mount can't be cloned: {error.strerror}") from None
+        return os.dup(upper_fd), os.dup(work_fd)
+    finally:
+        os.close(base)
+    layer.private = True
+    layer.base = clone
+    below = [os.path.relpath(path, common) for path in (upper_path, work_path)]
+    flags = os.O_PATH | os.O_DIRECTORY
+    return at.open_beneath(clone, below[0], flags), at.open_beneath(clone, below[1], flags)
+
+
+def real_path(fd: int) -> bytes:
+    """The path of an open directory with every symlink resolved."""
+    return os.readlink(b"/proc/self/fd/%d" % fd)
+
+
+def is_within(inner: bytes, outer: bytes) -> bool:
+    """Is `inner` the directory `outer` or below it?  Both resolved."""
+    return inner == outer or inner.startswith(outer.rstrip(b"/") + b"/")
+
+
+def probe_xattrs(dir_fd: int, name: bytes, prefix: str, shown: str) -> None:
+    """Can the marks be written where `name` lies?  Raises LayerError that says what would help."""
+    try:
+        xattr.write(dir_fd, name, prefix + "opaque", b"0")
+        xattr.remove(dir_fd, name, prefix + "opaque")
+    except OSError as error:
+        if error.errno == errno.EPERM and prefix == marks.TRUSTED:
+            raise LayerError(
+                f"upperdir: {shown}: no permission for xattrs {prefix}*; mount with -o userxattr to use user.overlay.*"
+            ) from None
+        raise LayerError(
+            f"upperdir: the filesystem of {shown} has no xattrs {prefix}* ({error.strerror}); use one that has them"
+        ) from None

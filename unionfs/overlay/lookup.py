@@ -1,0 +1,162 @@
+"""What does a name in a merged directory stand for?  Resolution through the layers, from the top.
+
+The search ends at a whiteout, at an opaque directory and at anything that is not a directory; directories merge
+(overlayfs.rst, "Directories", "whiteouts and opaque directories").
+"""
+
+from __future__ import annotations
+
+import errno
+import stat as modes
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from unionfs.linux import stat
+from unionfs.linux.stat import Stat
+from unionfs.overlay import marks, merge
+from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.realdir import RealDir
+
+if TYPE_CHECKING:
+    from unionfs.overlay.union import Union
+
+_S_IFDIR: Final = modes.S_IFDIR
+NAME_MAX: Final = 255
+
+
+class Found(NamedTuple):
+    """What the layers hold under a name: the real directories it was found in, the topmost first, and the topmost's stat.
+
+    reals has several elements only for a directory that merges.
+    """
+
+    reals: tuple[RealDir, ...]
+    stat: Stat
+
+
+def lookup(union: Union, parent: DirNode, name: bytes) -> tuple[Node, Stat] | None:
+    """The node of `name` in `parent` and its stat as the layer has it; None when nothing shows.
+
+    Raises ENAMETOOLONG; ENOENT in a directory that was removed; EPERM and the like from the layers.
+    """
+    known = parent.children.get(name)
+    if known is not None:
+        return known, stat.stat(*known.at())
+    if len(name) > NAME_MAX:
+        raise OSError(errno.ENAMETOOLONG, "name is longer than 255 bytes")
+    if parent.unlinked or name.startswith(marks.MARKER):
+        return None
+    found = find(union, parent, name)
+    if found is None:
+        return None
+    return instantiate(union, parent, name, found), found.stat
+
+
+def find(union: Union, parent: DirNode, name: bytes) -> Found | None:
+    """Search all of the directory's layers, by its index where there is one."""
+    index = parent.index
+    if index is None and parent.is_merged:
+        parent.probes += len(parent.reals)
+        index = merge.worth_building(union, parent)
+    if index is not None:
+        entry = index.names.get(name)
+        if entry is None:
+            return None
+        return search(entry.reals, name)
+    return search(parent.reals, name)
+
+
+def find_below(union: Union, parent: DirNode, name: bytes) -> bool:
+    """Would `name` show in `parent` if the upper layer had nothing of that name?"""
+    lowers = parent.lower_dirs
+    return bool(lowers) and search(lowers, name, first_only=True) is not None
+
+
+def search(reals: Sequence[RealDir], name: bytes, first_only: bool = False) -> Found | None:
+    """Walk real directories from the top; `first_only` is content with the topmost object, merged or not."""
+    found: list[RealDir] = []
+    top: Stat | None = None
+    last = len(reals) - 1
+    for depth, real in enumerate(reals):
+        here = stat.find(real.fd(), name)
+        if here is not None:
+            if here.mode & 0o170000 == _S_IFDIR:
+                found.append(real)
+                top = top or here
+                if first_only or depth == last or is_opaque(real, name):
+                    break
+            else:
+                if top is None and not real.is_whiteout(name, here):
+                    return Found((real,), here)
+                break
+        if depth != last and real.has_marker(name):
+            break
+    return Found(tuple(found), top) if top is not None else None
+
+
+def is_opaque(real: RealDir, name: bytes) -> bool:
+    """Does nothing below the directory `name` of `real` show?"""
+    fd = real.fd()
+    if marks.read_dir_marks(fd, name, real.layer.prefix).opaque:
+        return True
+    return stat.find(fd, name + b"/" + marks.OPAQUE_MARKER) is not None
+
+
+def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Node:
+    """The node for what was found: the one that already stands for that upper inode, or a new one."""
+    real, here = found.reals[0], found.stat
+    upper = real.layer.is_upper
+    kind = here.mode & 0o170000
+    if kind == _S_IFDIR:
+        return _directory(union, parent, name, found)
+    if upper and here.nlink > 1:
+        known = union.inodes.hardlinks.get(here.ino)
+        if known is not None:
+            adopt_name(known, parent, name)
+            return known
+    ino = None
+    if upper and is_impure(union, parent):
+        ino = union.inodes.origin_number(real.fd(), name, real.layer.prefix, kind)
+    node = Node(kind, union.inodes.number(real.layer, here.ino) if ino is None else ino, parent, name, real, upper)
+    if upper and here.nlink > 1:
+        union.inodes.hardlinks[here.ino] = node
+    union.inodes.enroll(node)
+    parent.children[name] = node
+    return node
+
+
+def _directory(union: Union, parent: DirNode, name: bytes, found: Found) -> DirNode:
+    reals = tuple([RealDir(real.layer, real, name) for real in found.reals])
+    upper = reals[0].layer.is_upper
+    # A merged directory is known by its topmost lower part, so that its number outlives the copy-up.
+    if upper and len(reals) > 1:
+        ino = union.inodes.number(reals[1].layer, stat.stat(found.reals[1].fd(), name).ino)
+    else:
+        ino = union.inodes.number(reals[0].layer, found.stat.ino)
+        if upper and is_impure(union, parent):
+            origin = union.inodes.origin_number(found.reals[0].fd(), name, reals[0].layer.prefix, _S_IFDIR)
+            ino = ino if origin is None else origin
+    node = DirNode(ino, parent, name, reals, upper)
+    union.inodes.enroll(node)
+    parent.children[name] = node
+    return node
+
+
+def adopt_name(node: Node, parent: DirNode, name: bytes) -> None:
+    """Another name of a node became known."""
+    parent.children[name] = node
+    if node.fd >= 0 or node.parent is None:
+        node.unlinked = False
+        node.place(parent, name, parent.upper_dir)
+    elif (node.parent, node.name) != (parent, name):
+        if node.aliases is None:
+            node.aliases = []
+        node.aliases.append((parent, name))
+
+
+def is_impure(union: Union, parent: DirNode) -> bool:
+    """May objects of the directory's upper part have an origin?"""
+    if parent.impure is None:
+        upper = parent.upper_dir
+        parent.impure = marks.read_dir_marks(upper.fd(), b"", upper.layer.prefix).impure
+    return parent.impure

@@ -1,0 +1,115 @@
+"""Which private names does overlayfs give a meaning?  Whiteouts, opaque directories, origins, and how they hide from users.
+
+Source: Documentation/filesystems/overlayfs.rst and fs/overlayfs/overlayfs.h of Linux; for `.wh.` files the image layer
+specification of OCI; for `user.fuseoverlayfs.` fuse-overlayfs(1).
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from typing import Final, NamedTuple
+
+from unionfs.linux import xattr
+from unionfs.linux.handle import Handle
+
+TRUSTED: Final = "trusted.overlay."
+USER: Final = "user.overlay."
+#: Marks of fuse-overlayfs, always hidden from users.
+FOREIGN: Final = "user.fuseoverlayfs."
+MARKER: Final = b".wh."
+OPAQUE_MARKER: Final = b".wh..wh..opq"
+#: Of a staged object or a whiteout kept for linking: nothing else may lie in workdir/work.
+TEMPORARY: Final = b"#"
+
+ORIGIN_MAGIC: Final = 0xFB
+_ORIGIN_HEAD: Final = struct.Struct("=BBBBB16s")
+_FLAG_BIG_ENDIAN: Final = 1
+_FLAG_ANY_ENDIAN: Final = 2
+_NATIVE_FLAGS: Final = _FLAG_BIG_ENDIAN if sys.byteorder == "big" else 0
+
+
+class DirMarks(NamedTuple):
+    """What a directory's xattrs say to the union."""
+
+    opaque: bool
+    impure: bool
+    redirect: bytes | None
+
+
+_NO_MARKS: Final = DirMarks(False, False, None)
+
+
+def read_dir_marks(dir_fd: int, name: bytes, prefix: str) -> DirMarks:
+    """The marks of the directory `name`: one system call when there are none."""
+    names = xattr.names(dir_fd, name)
+    if not names:
+        return _NO_MARKS
+    opaque = prefix + "opaque" in names and xattr.find(dir_fd, name, prefix + "opaque") == b"y"
+    foreign = FOREIGN + "opaque"
+    if not opaque and foreign in names:
+        opaque = (xattr.find(dir_fd, name, foreign) or b"").startswith(b"y")
+    redirect = xattr.find(dir_fd, name, prefix + "redirect") if prefix + "redirect" in names else None
+    return DirMarks(opaque, prefix + "impure" in names, redirect)
+
+
+def opaque_value(dir_fd: int, name: bytes, prefix: str) -> bytes | None:
+    """`y`: nothing below shows; `x`: xattr whiteouts may be inside; anything else means nothing."""
+    return xattr.find(dir_fd, name, prefix + "opaque")
+
+
+def has_whiteout_xattr(dir_fd: int, name: bytes, prefix: str) -> bool:
+    return xattr.find(dir_fd, name, prefix + "whiteout") is not None
+
+
+def is_private(attribute: str, prefix: str) -> bool:
+    """Is the xattr the union's own business?"""
+    return attribute.startswith((prefix, FOREIGN))
+
+
+def escape(attribute: str, prefix: str) -> str | None:
+    """The real name of the xattr a user names through the mount; None when the name is not to be had at all.
+
+    A union stored inside a union keeps its marks one `overlay.` deeper for each level (overlayfs.rst, "Nested overlayfs
+    mounts").
+    """
+    if attribute.startswith(FOREIGN):
+        return None
+    return f"{prefix}overlay.{attribute[len(prefix):]}" if attribute.startswith(prefix) else attribute
+
+
+def unescape(attribute: str, prefix: str) -> str | None:
+    """The name under which a user sees a real xattr; None when it is hidden."""
+    if attribute.startswith(FOREIGN):
+        return None
+    if not attribute.startswith(prefix):
+        return attribute
+    nested = prefix + "overlay."
+    return prefix + attribute[len(nested) :] if attribute.startswith(nested) else None
+
+
+class Origin(NamedTuple):
+    """`overlay.origin`: which lower inode an upper one was copied from (struct ovl_fb)."""
+
+    uuid: bytes
+    handle: Handle
+
+
+def encode_origin(uuid: bytes, handle: Handle | None) -> bytes:
+    """u8 version 0 | u8 magic | u8 length | u8 flags | u8 handle type | u8 uuid[16] | handle; empty when unknown."""
+    if handle is None or not 0 <= handle.kind <= 0xFE:
+        return b""
+    length = _ORIGIN_HEAD.size + len(handle.opaque)
+    return _ORIGIN_HEAD.pack(0, ORIGIN_MAGIC, length, _NATIVE_FLAGS, handle.kind, uuid) + handle.opaque
+
+
+def decode_origin(value: bytes) -> Origin | None:
+    """The origin, or None where it is unknown, of another version or byte order, or damaged."""
+    if len(value) < _ORIGIN_HEAD.size:
+        return None
+    version, magic, length, flags, kind, uuid = _ORIGIN_HEAD.unpack_from(value)
+    if version != 0 or magic != ORIGIN_MAGIC or length != len(value) or flags & ~3:
+        return None
+    if not flags & _FLAG_ANY_ENDIAN and flags & _FLAG_BIG_ENDIAN != _NATIVE_FLAGS:
+        return None
+    return Origin(uuid, Handle(kind, value[_ORIGIN_HEAD.size :]))

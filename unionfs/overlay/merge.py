@@ -1,0 +1,157 @@
+"""Which names does a merged directory show?  The merged index: one scan for each layer, then one dictionary probe a name.
+
+Every name has a cookie, the position a listing resumes after.  Cookies only grow and a name keeps its own as long as it
+stays, so that a listing resumed after a change neither repeats nor leaves out a name that stayed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sortedcontainers import SortedDict
+
+from unionfs.linux import stat
+from unionfs.overlay import marks
+from unionfs.overlay.node import DirNode
+from unionfs.overlay.realdir import RealDir
+
+if TYPE_CHECKING:
+    from unionfs.overlay.union import Union
+
+#: Cookies 1 and 2 are those of `.` and `..`.
+FIRST_COOKIE: Final = 3
+#: A scan costs about as much as one probe for each so many bytes of the directories' size.
+_BYTES_A_PROBE: Final = 256
+
+_S_IFDIR: Final = modes.S_IFDIR
+
+
+class IndexEntry(NamedTuple):
+    """One name: its cookie, S_IFMT bits, inode number (0: ask the node), and the real directories that hold it."""
+
+    cookie: int
+    kind: int
+    ino: int
+    reals: tuple[RealDir, ...]
+
+
+class MergedIndex:
+    """All names of one directory."""
+
+    __slots__ = ("_next", "names", "order")
+
+    def __init__(self) -> None:
+        self.names: dict[bytes, IndexEntry] = {}
+        self.order: SortedDict[int, bytes] = SortedDict()
+        self._next = FIRST_COOKIE
+
+    def put(self, name: bytes, kind: int, ino: int, reals: tuple[RealDir, ...]) -> None:
+        """Add a name, or change what it stands for; a name that is there keeps its cookie."""
+        old = self.names.get(name)
+        if old is not None:
+            self.names[name] = IndexEntry(old.cookie, kind, ino, reals)
+            return
+        cookie = self._next
+        self._next = cookie + 1
+        self.names[name] = IndexEntry(cookie, kind, ino, reals)
+        self.order[cookie] = name
+
+    def discard(self, name: bytes) -> None:
+        entry = self.names.pop(name, None)
+        if entry is not None:
+            del self.order[entry.cookie]
+
+    def after(self, cookie: int) -> Iterator[tuple[bytes, IndexEntry]]:
+        """The names behind `cookie` in order."""
+        names, order = self.names, self.order
+        for key in order.irange(minimum=cookie + 1):
+            name = order[key]
+            yield name, names[name]
+
+
+def index_of(union: Union, node: DirNode) -> MergedIndex:
+    """The directory's index, built now if need be.  Raises OSError from the layers."""
+    index = node.index
+    if index is None:
+        index = node.index = build(union, node)
+        union.note_index(node, len(index.names))
+    return index
+
+
+def worth_building(union: Union, node: DirNode) -> MergedIndex | None:
+    """The index, if lookups by now cost what one scan of all layers would: a directory of 100,000 names is not scanned for a few."""
+    if node.probes < node.probe_limit:
+        return None
+    size = sum(stat.stat(real.fd()).size for real in node.reals)
+    if node.probes * _BYTES_A_PROBE < size:
+        node.probe_limit = 2 * node.probes
+        return None
+    return index_of(union, node)
+
+
+def build(union: Union, node: DirNode) -> MergedIndex:
+    """Scan the directory's layers from the top."""
+    index = MergedIndex()
+    if node.unlinked:
+        return index
+    closed: set[bytes] = set()
+    for real in node.reals:
+        _scan(union, index, real, closed)
+    return index
+
+
+def _scan(union: Union, index: MergedIndex, real: RealDir, closed: set[bytes]) -> None:
+    """Add one layer's names; `closed` are those nothing further below can add to."""
+    names = index.names
+    markers: list[bytes] = []
+    layer = real.layer
+    with os.scandir(b"/proc/self/fd/%d" % real.fd()) as entries:
+        for entry in entries:
+            name: bytes = entry.name
+            if name.startswith(marks.MARKER):
+                markers.append(name[len(marks.MARKER) :])
+                continue
+            if name in closed:
+                continue
+            kind = _kind(entry)
+            if kind != _S_IFDIR and kind != modes.S_IFLNK:
+                hidden, kind = _examine(real, name, kind)
+                if hidden:
+                    closed.add(name)
+                    continue
+            old = names.get(name)
+            if old is None:
+                # An upper object's number is its origin's, if it has one: left open here.
+                index.put(name, kind, 0 if layer.is_upper else union.inodes.number(layer, entry.inode()), (real,))
+                if kind != _S_IFDIR:
+                    closed.add(name)
+            elif kind == _S_IFDIR:
+                ino = old.ino or union.inodes.number(layer, entry.inode())
+                names[name] = IndexEntry(old.cookie, kind, ino, (*old.reals, real))
+            else:
+                closed.add(name)
+    closed.update(markers)
+
+
+def _kind(entry: os.DirEntry[bytes]) -> int:
+    """S_IFMT bits as far as the directory entry itself says them; 0 for devices, FIFOs, sockets and the unknown."""
+    if entry.is_dir(follow_symlinks=False):
+        return _S_IFDIR
+    if entry.is_file(follow_symlinks=False):
+        return modes.S_IFREG
+    if entry.is_symlink():
+        return modes.S_IFLNK
+    return 0
+
+
+def _examine(real: RealDir, name: bytes, kind: int) -> tuple[bool, int]:
+    """(is it a whiteout, its S_IFMT bits) for an entry whose type alone does not tell."""
+    if kind == modes.S_IFREG and not real.has_xwhiteouts():
+        return False, kind
+    found = stat.find(real.fd(), name)
+    if found is None:
+        return True, kind
+    return real.is_whiteout(name, found), found.mode & 0o170000

@@ -1,0 +1,133 @@
+"""Where does a directory of one layer lie, and which descriptor stands for it?  `RealDir` and the bounded cache of descriptors."""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from typing import TYPE_CHECKING, Final
+
+from unionfs.linux import stat
+from unionfs.overlay import marks
+
+if TYPE_CHECKING:
+    from unionfs.overlay.layer import Layer
+
+_OPEN_DIR: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: A directory larger than this many bytes is not scanned just to learn that it holds no `.wh.` files.
+_SCAN_LIMIT: Final = 64 * 1024
+
+
+class DescriptorCache:
+    """Open O_PATH descriptors of real directories, the oldest closed first.
+
+    A descriptor may be in use by the operation under way, so none is closed while one runs: the session calls `trim`
+    between requests.
+    """
+
+    __slots__ = ("_limit", "_open")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: dict[RealDir, None] = {}
+
+    def add(self, real: RealDir) -> None:
+        self._open[real] = None
+
+    def discard(self, real: RealDir) -> None:
+        self._open.pop(real, None)
+
+    def trim(self) -> None:
+        """Close the oldest descriptors above the limit; never called while an operation runs."""
+        excess = len(self._open) - self._limit
+        if excess > 0:
+            for real in list(self._open)[: excess + self._limit // 8]:
+                real.close()
+
+    def close(self) -> None:
+        for real in list(self._open):
+            real.close()
+
+
+class RealDir:
+    """A directory on one layer, as (parent directory, name); its descriptor is opened when needed.
+
+    Lower directories never move.  An upper one moves with its name or with an ancestor's, and only here is that noted.
+    """
+
+    __slots__ = ("_fd", "_markers", "_xwhiteouts", "layer", "name", "parent")
+
+    def __init__(self, layer: Layer, parent: RealDir | None, name: bytes, fd: int = -1) -> None:
+        self.layer = layer
+        self.parent = parent
+        self.name = name
+        self._fd = fd
+        self._markers: set[bytes] | None = None
+        self._xwhiteouts: bool | None = None
+
+    def fd(self) -> int:
+        """An O_PATH descriptor, valid until the operation under way ends.  Raises ENOENT, ENOTDIR, ELOOP, EMFILE."""
+        fd = self._fd
+        return fd if fd >= 0 else self._reopen()
+
+    def _reopen(self) -> int:
+        missing = [self]
+        while (parent := missing[-1].parent) is not None and parent._fd < 0:
+            missing.append(parent)
+        for real in reversed(missing):
+            assert real.parent is not None, "a layer's root is always open"
+            real._fd = os.open(real.name, _OPEN_DIR, dir_fd=real.parent._fd)
+            real.layer.descriptors.add(real)
+        return self._fd
+
+    def close(self) -> None:
+        """Close the descriptor; `fd` opens it again.  A layer's root stays open."""
+        if self._fd >= 0 and self.parent is not None:
+            os.close(self._fd)
+            self._fd = -1
+            self.layer.descriptors.discard(self)
+
+    def release(self) -> None:
+        """Close the descriptor, of a layer's root too."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def path(self) -> bytes:
+        """For messages only: where the directory lies as the user knows it."""
+        parts: list[bytes] = []
+        real = self
+        while real.parent is not None:
+            parts.append(real.name)
+            real = real.parent
+        return b"/".join([real.layer.path, *reversed(parts)])
+
+    def has_xwhiteouts(self) -> bool:
+        """May empty files in here be whiteouts by xattr (overlayfs.rst, "whiteouts and opaque directories")?"""
+        if self._xwhiteouts is None:
+            self._xwhiteouts = marks.opaque_value(self.fd(), b"", self.layer.prefix) == b"x"
+        return self._xwhiteouts
+
+    def is_whiteout(self, name: bytes, found: stat.Stat) -> bool:
+        """Is the object `name` of this directory a whiteout in one of the kernel's two forms?"""
+        kind = found.mode & 0o170000
+        if kind == modes.S_IFCHR:
+            return found.rdev_major == 0 and found.rdev_minor == 0
+        if kind == modes.S_IFREG and found.size == 0 and self.has_xwhiteouts():
+            return marks.has_whiteout_xattr(self.fd(), name, self.layer.prefix)
+        return False
+
+    def has_marker(self, name: bytes) -> bool:
+        """Does a `.wh.` file here hide `name` in the layers below (the form of AUFS, OCI images and fuse-overlayfs)?"""
+        if self._markers is None:
+            if stat.stat(self.fd()).size > _SCAN_LIMIT:
+                return stat.find(self.fd(), marks.MARKER + name) is not None
+            self._markers = {entry for entry in os.listdir(b"/proc/self/fd/%d" % self.fd()) if entry.startswith(marks.MARKER)}
+        return marks.MARKER + name in self._markers
+
+    def note_marker(self, name: bytes, present: bool) -> None:
+        """A `.wh.` file for `name` was made or removed here."""
+        if self._markers is not None:
+            if present:
+                self._markers.add(marks.MARKER + name)
+            else:
+                self._markers.discard(marks.MARKER + name)

@@ -1,0 +1,133 @@
+"""How does a name go away?  unlink and rmdir: a whiteout only where something below would show, no copy-up of what goes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final
+
+from unionfs.linux import stat
+from unionfs.linux.stat import Stat
+from unionfs.overlay import merge
+from unionfs.overlay.copyup import ensure_upper
+from unionfs.overlay.lookup import find_below, lookup
+from unionfs.overlay.node import DirNode, Node
+
+if TYPE_CHECKING:
+    from unionfs.overlay.union import Union
+
+_PROTECTED: Final = stat.STATX_ATTR_IMMUTABLE | stat.STATX_ATTR_APPEND
+
+
+def unlink(union: Union, parent: DirNode, name: bytes) -> Node:
+    """unlink(2); the node that lost the name.  Raises ENOENT, EISDIR, EPERM (immutable), EROFS."""
+    node, found = require(union, parent, name)
+    if node.is_dir:
+        raise OSError(errno.EISDIR, "is a directory")
+    check_removable(union, found)
+    ensure_upper(union, parent)
+    if not node.upper:
+        union.staging_area().whiteout(parent, name)
+        forget_name(union, node, parent, name, last=True)
+        return node
+    prepare_loss(node)
+    if find_below(union, parent, name):
+        union.staging_area().replace_by_whiteout(parent, name, is_dir=False)
+    else:
+        os.unlink(name, dir_fd=parent.upper_dir.fd())
+    forget_name(union, node, parent, name, last=found.nlink <= 1)
+    return node
+
+
+def rmdir(union: Union, parent: DirNode, name: bytes) -> Node:
+    """rmdir(2); the node.  Raises ENOENT, ENOTDIR, ENOTEMPTY, EPERM (immutable), EROFS."""
+    node, found = require(union, parent, name)
+    if not isinstance(node, DirNode):
+        raise OSError(errno.ENOTDIR, "not a directory")
+    check_removable(union, found)
+    below = find_below(union, parent, name)
+    fast = node.upper and not node.is_merged and not below and node.index is None
+    if not fast:
+        check_empty(union, node)
+    ensure_upper(union, parent)
+    staging = union.staging_area()
+    if not node.upper:
+        staging.whiteout(parent, name)
+    else:
+        node.pin()
+        if below:
+            staging.replace_by_whiteout(parent, name, is_dir=True)
+        else:
+            _remove_upper(union, node, parent, name, fast)
+    forget_name(union, node, parent, name, last=True)
+    return node
+
+
+def _remove_upper(union: Union, node: DirNode, parent: DirNode, name: bytes, fast: bool) -> None:
+    upper = parent.upper_dir
+    if fast:
+        try:
+            os.rmdir(name, dir_fd=upper.fd())
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                node.unpin()
+                raise
+        try:
+            check_empty(union, node)
+        except OSError:
+            node.unpin()
+            raise
+    union.staging_area().take_away(upper, name, is_dir=True)
+
+
+def require(union: Union, parent: DirNode, name: bytes) -> tuple[Node, Stat]:
+    """The node of `name` and its real stat.  Raises ENOENT."""
+    found = lookup(union, parent, name)
+    if found is None:
+        raise OSError(errno.ENOENT, "no such name")
+    return found
+
+
+def check_removable(union: Union, found: Stat) -> None:
+    """Raises EROFS in a read-only union, EPERM for what chattr(1) has made immutable or append-only."""
+    if union.read_only:
+        raise OSError(errno.EROFS, "read-only union")
+    if found.attributes & _PROTECTED:
+        raise OSError(errno.EPERM, "immutable or append-only")
+
+
+def check_empty(union: Union, node: DirNode) -> None:
+    """Raises ENOTEMPTY when any name shows in the directory; whiteouts don't."""
+    if merge.index_of(union, node).names:
+        raise OSError(errno.ENOTEMPTY, "directory is not empty")
+
+
+def prepare_loss(node: Node) -> None:
+    """Before a name of an upper object goes: if no other is known, hold the object itself, it may be open."""
+    if not node.aliases:
+        node.pin()
+
+
+def forget_name(union: Union, node: Node, parent: DirNode, name: bytes, last: bool) -> None:
+    """`name` no longer stands for the node; `last`: nothing does."""
+    if parent.children.get(name) is node:
+        del parent.children[name]
+    if parent.index is not None:
+        parent.index.discard(name)
+    if node.aliases:
+        if (node.parent, node.name) == (parent, name):
+            other, other_name = node.aliases.pop()
+            node.place(other, other_name, other.upper_dir)
+        else:
+            node.aliases.remove((parent, name))
+        return
+    if last:
+        node.unlinked = True
+        if node.upper and union.inodes.hardlinks:
+            for ino in [ino for ino, other in union.inodes.hardlinks.items() if other is node]:
+                del union.inodes.hardlinks[ino]
+    if node.upper and not isinstance(node, DirNode):
+        node.parent = None
+    if isinstance(node, DirNode):
+        node.index = None

@@ -1,0 +1,200 @@
+"""How does a name move?  rename(2) and renameat2(2) with NOREPLACE and EXCHANGE.
+
+Files and directories of the upper layer alone move by one rename there; what shows from below at the old name is hidden
+by the whiteout that RENAME_WHITEOUT leaves in the same step.  A directory with a lower part can't move without redirects:
+EXDEV, as overlayfs with redirect_dir=off.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from unionfs.linux import at, stat, xattr
+from unionfs.linux.stat import Stat
+from unionfs.overlay.copyup import copy_xattrs, ensure_upper
+from unionfs.overlay.create import check_name
+from unionfs.overlay.creator import SERVER
+from unionfs.overlay.lookup import find_below, lookup
+from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.remove import check_empty, check_removable, forget_name, prepare_loss, require
+
+if TYPE_CHECKING:
+    from unionfs.overlay.union import Union
+
+
+class Side(NamedTuple):
+    """One end of a rename: directory, name, what is there, and whether something below would show if it were not."""
+
+    parent: DirNode
+    name: bytes
+    node: Node | None
+    below: bool
+
+
+def rename(union: Union, parent: DirNode, name: bytes, new_parent: DirNode, new_name: bytes, flags: int) -> Node | None:
+    """The node that was replaced, if any.
+
+    Raises EINVAL (flags), ENOENT, EEXIST (NOREPLACE), EXDEV (a directory with a lower part), ENOTEMPTY, EISDIR, ENOTDIR,
+    EPERM (immutable), EROFS.
+    """
+    if flags & ~(at.RENAME_NOREPLACE | at.RENAME_EXCHANGE) or flags == at.RENAME_NOREPLACE | at.RENAME_EXCHANGE:
+        raise OSError(errno.EINVAL, "unknown rename flags")
+    check_name(new_name)
+    node, found = require(union, parent, name)
+    check_removable(union, found)
+    replaced = lookup(union, new_parent, new_name)
+    target = replaced[0] if replaced is not None else None
+    exchange = bool(flags & at.RENAME_EXCHANGE)
+    _check_target(union, node, replaced, flags)
+    if target is node:
+        return None
+    for moving in (node, target) if exchange else (node,):
+        if isinstance(moving, DirNode) and (not moving.upper or moving.is_merged):
+            raise OSError(errno.EXDEV, "a directory with a lower part can't be renamed")
+    for moving in (node, target) if exchange else (node,):
+        if moving is not None:
+            ensure_upper(union, moving)
+    ensure_upper(union, parent)
+    ensure_upper(union, new_parent)
+    source = Side(parent, name, node, find_below(union, parent, name))
+    destination = Side(new_parent, new_name, target, find_below(union, new_parent, new_name))
+    if exchange:
+        _exchange(union, source, destination)
+        return None
+    _move(union, source, destination, replaced[1] if replaced is not None else None)
+    return target
+
+
+def _check_target(union: Union, node: Node, replaced: tuple[Node, Stat] | None, flags: int) -> None:
+    if replaced is None:
+        if flags & at.RENAME_EXCHANGE:
+            raise OSError(errno.ENOENT, "nothing to exchange with")
+        return
+    target, found = replaced
+    if flags & at.RENAME_NOREPLACE:
+        raise OSError(errno.EEXIST, "target exists")
+    check_removable(union, found)
+    if flags & at.RENAME_EXCHANGE or target is node:
+        return
+    if node.is_dir and not isinstance(target, DirNode):
+        raise OSError(errno.ENOTDIR, "target is not a directory")
+    if isinstance(target, DirNode):
+        if not node.is_dir:
+            raise OSError(errno.EISDIR, "target is a directory")
+        check_empty(union, target)
+
+
+def _exchange(union: Union, one: Side, other: Side) -> None:
+    assert one.node is not None and other.node is not None
+    for side, place in ((one, other), (other, one)):
+        _make_opaque(union, side.node, place.below)
+    at.rename(
+        one.parent.upper_dir.fd(), one.name, other.parent.upper_dir.fd(), other.name, at.RENAME_EXCHANGE
+    )
+    _rename_node(union, one.node, one, other)
+    _rename_node(union, other.node, other, one)
+    # Both names were taken off their old places before either was entered at its new one.
+    for side, node in ((other, one.node), (one, other.node)):
+        _enter(side, node)
+
+
+def _move(union: Union, source: Side, destination: Side, replaced: Stat | None) -> None:
+    node, target = source.node, destination.node
+    assert node is not None
+    _make_opaque(union, node, destination.below)
+    over_whiteout = False
+    if target is None or not target.upper:
+        over_whiteout = union.staging_area().is_whiteout(destination.parent.upper_dir, destination.name)
+    elif isinstance(target, DirNode):
+        target.pin()
+        _clear(union, target, destination)
+    else:
+        prepare_loss(target)
+    _rename_upper(union, source, destination, over_whiteout)
+    if target is not None:
+        last = not target.upper or target.is_dir or replaced is None or replaced.nlink <= 1
+        forget_name(union, target, destination.parent, destination.name, last)
+    union.staging_area().unmark(destination.parent.upper_dir, destination.name)
+    _rename_node(union, node, source, destination)
+    _enter(destination, node)
+
+
+def _rename_upper(union: Union, source: Side, destination: Side, over_whiteout: bool) -> None:
+    """The step on the upper filesystem."""
+    staging = union.staging_area()
+    old, new = source.parent.upper_dir, destination.parent.upper_dir
+    node = source.node
+    assert node is not None
+    if source.below and staging.files:
+        staging.whiteout(source.parent, source.name)
+    hide = source.below and not staging.files
+    if over_whiteout and node.is_dir:
+        # A directory can't replace a whiteout, but change places with it.
+        at.rename(old.fd(), source.name, new.fd(), destination.name, at.RENAME_EXCHANGE)
+        if not hide:
+            os.unlink(source.name, dir_fd=old.fd())
+        return
+    if not hide:
+        at.rename(old.fd(), source.name, new.fd(), destination.name)
+        return
+    union.identity.assume(SERVER)
+    try:
+        at.rename(old.fd(), source.name, new.fd(), destination.name, at.RENAME_WHITEOUT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        at.rename(old.fd(), source.name, new.fd(), destination.name)
+        staging.whiteout(source.parent, source.name)
+
+
+def _make_opaque(union: Union, node: Node | None, below: bool) -> None:
+    """A directory that moves to where something below would merge with it hides that."""
+    if below and isinstance(node, DirNode):
+        try:
+            xattr.write(*node.at(), union.prefix + "opaque", b"y")
+        except OSError:
+            raise OSError(errno.EXDEV, "the upper layer takes no opaque mark") from None
+
+
+def _clear(union: Union, target: DirNode, place: Side) -> None:
+    """Put an empty opaque directory in the place of an upper one that shows nothing but may hold whiteouts."""
+    if not os.listdir(b"/proc/self/fd/%d" % target.upper_dir.fd()):
+        return
+    staging = union.staging_area()
+    staged = staging.temporary()
+    union.identity.assume(SERVER)
+    os.mkdir(staged, 0o700, dir_fd=staging.work)
+    here = (staging.work, staged)
+    try:
+        found = stat.stat(*target.at())
+        at.chown(*here, found.uid, found.gid)
+        at.chmod(*here, found.mode & 0o7777)
+        copy_xattrs(union, target.at(), here)
+        xattr.write(*here, union.prefix + "opaque", b"y")
+        at.utimens(*here, (found.atime, found.atime_nsec), (found.mtime, found.mtime_nsec))
+        staging.publish(staged, place.parent.upper_dir, place.name, at.RENAME_EXCHANGE)
+    finally:
+        staging.discard(staged)
+
+
+def _rename_node(union: Union, node: Node, old: Side, new: Side) -> None:
+    """The node leaves its old name; `_enter` gives it the new one."""
+    if old.parent.children.get(old.name) is node:
+        del old.parent.children[old.name]
+    if old.parent.index is not None:
+        old.parent.index.discard(old.name)
+    if (node.parent, node.name) == (old.parent, old.name):
+        node.place(new.parent, new.name, new.parent.upper_dir)
+    elif node.aliases and (old.parent, old.name) in node.aliases:
+        node.aliases.remove((old.parent, old.name))
+        node.aliases.append((new.parent, new.name))
+    if old.parent is not new.parent and (old.parent.impure is not False):
+        union.note_origin(node, new.parent)
+
+
+def _enter(place: Side, node: Node) -> None:
+    place.parent.children[place.name] = node
+    if place.parent.index is not None:
+        place.parent.index.put(place.name, node.kind, node.ino, (place.parent.upper_dir,))

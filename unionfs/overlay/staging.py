@@ -1,0 +1,210 @@
+"""How does the upper layer change?  Through here: objects are made complete in the work directory, then one rename shows them.
+
+workdir/work holds what is being made, named `#` and a number, and is emptied at every mount (overlayfs.rst, "workdir").
+A crash at any instant leaves the old state or the new one, and garbage only there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+from typing import TYPE_CHECKING, Final
+
+from unionfs.linux import at, stat
+from unionfs.overlay import marks
+from unionfs.overlay.creator import SERVER
+from unionfs.overlay.errors import LayerError
+from unionfs.overlay.node import DirNode
+from unionfs.overlay.realdir import RealDir
+
+if TYPE_CHECKING:
+    from unionfs.overlay.union import Union
+
+WORK: Final = b"work"
+INDEX: Final = b"index"
+_OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_TMPFILE: Final = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL))
+
+
+class Staging:
+    """The work directory and the whiteout kept there for linking."""
+
+    __slots__ = ("_counter", "_tmpfiles", "_union", "_whiteout", "files", "work")
+
+    def __init__(self, union: Union, work: int, files: bool) -> None:
+        """`work`: descriptor of workdir/work; `files`: write whiteouts as `.wh.` files."""
+        self._union = union
+        self.work = work
+        self.files = files
+        self._counter = 0
+        self._tmpfiles = True
+        self._whiteout: bytes | None = None
+
+    def temporary(self) -> bytes:
+        """A name for a new object in the work directory."""
+        self._counter += 1
+        return b"%s%x" % (marks.TEMPORARY, self._counter)
+
+    def open_file(self) -> tuple[int, bytes]:
+        """A new empty regular file of mode 0: (descriptor, its name in the work directory, empty if it has none)."""
+        self._union.identity.assume(SERVER)
+        if self._tmpfiles:
+            try:
+                return os.open(b"/proc/self/fd/%d" % self.work, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0), b""
+            except OSError as error:
+                if error.errno not in _NO_TMPFILE:
+                    raise
+                self._tmpfiles = False
+        name = self.temporary()
+        return os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0, dir_fd=self.work), name
+
+    def publish(self, name: bytes, parent: RealDir, target: bytes, flags: int = 0) -> None:
+        """Rename a staged object into place; with RENAME_EXCHANGE what was there is staged instead."""
+        at.rename(self.work, name, parent.fd(), target, flags)
+
+    def discard(self, name: bytes) -> None:
+        """Remove a staged object, a directory with all it holds; what fails is left for the next mount."""
+        try:
+            remove_tree(self.work, name)
+        except OSError:
+            self._union.log.warning("work directory: %s could not be removed", os.fsdecode(name))
+
+    def whiteout(self, parent: DirNode, name: bytes) -> None:
+        """Hide the lower object `name`, where the upper layer has nothing of that name."""
+        upper = parent.upper_dir
+        if self.files:
+            self._mark(upper, name)
+        else:
+            staged = self._shared_whiteout()
+            try:
+                at.link(self.work, staged, upper.fd(), name)
+            except OSError as error:
+                if error.errno not in (errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP):
+                    raise
+                self._whiteout = None
+                self._union.identity.assume(SERVER)
+                os.mknod(name, modes.S_IFCHR, 0, dir_fd=upper.fd())
+
+    def replace_by_whiteout(self, parent: DirNode, name: bytes, is_dir: bool) -> None:
+        """Hide the lower object `name` and take the upper one of that name away, in one step."""
+        upper = parent.upper_dir
+        if self.files:
+            self._mark(upper, name)
+            self.take_away(upper, name, is_dir)
+            return
+        staged = self._staged_whiteout()
+        try:
+            self.publish(staged, upper, name, at.RENAME_EXCHANGE if is_dir else 0)
+        except OSError:
+            self.discard(staged)
+            raise
+        if is_dir:
+            self.discard(staged)
+
+    def take_away(self, parent: RealDir, name: bytes, is_dir: bool) -> None:
+        """Remove an upper object that hides nothing; a directory may still hold whiteouts."""
+        if not is_dir:
+            os.unlink(name, dir_fd=parent.fd())
+            return
+        try:
+            os.rmdir(name, dir_fd=parent.fd())
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            gone = self.temporary()
+            at.rename(parent.fd(), name, self.work, gone)
+            self.discard(gone)
+
+    def is_whiteout(self, parent: RealDir, name: bytes) -> bool:
+        """Does the upper directory itself hide `name` by an object of that name?"""
+        found = stat.find(parent.fd(), name)
+        return found is not None and parent.is_whiteout(name, found)
+
+    def unmark(self, parent: RealDir, name: bytes) -> None:
+        """Remove a `.wh.` file that a new object of that name makes superfluous."""
+        if parent.has_marker(name):
+            os.unlink(marks.MARKER + name, dir_fd=parent.fd())
+            parent.note_marker(name, False)
+
+    def _mark(self, upper: RealDir, name: bytes) -> None:
+        self._union.identity.assume(SERVER)
+        flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(marks.MARKER + name, flags, 0o600, dir_fd=upper.fd()))
+        upper.note_marker(name, True)
+
+    def _shared_whiteout(self) -> bytes:
+        """The whiteout that others are hard links of, as the kernel's overlayfs does it."""
+        if self._whiteout is None:
+            name = self.temporary()
+            self._union.identity.assume(SERVER)
+            os.mknod(name, modes.S_IFCHR, 0, dir_fd=self.work)
+            self._whiteout = name
+        return self._whiteout
+
+    def _staged_whiteout(self) -> bytes:
+        """A whiteout in the work directory, to be renamed into place."""
+        name = self.temporary()
+        try:
+            at.link(self.work, self._shared_whiteout(), self.work, name)
+        except OSError as error:
+            if error.errno not in (errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP):
+                raise
+            self._whiteout = None
+            self._union.identity.assume(SERVER)
+            os.mknod(name, modes.S_IFCHR, 0, dir_fd=self.work)
+        return name
+
+    def can_make_devices(self) -> bool:
+        """May this process make whiteout devices here?"""
+        try:
+            self._shared_whiteout()
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL):
+                return False
+            raise
+        return True
+
+    def close(self) -> None:
+        """Leave the work directory empty."""
+        if self._whiteout is not None:
+            self.discard(self._whiteout)
+            self._whiteout = None
+        os.close(self.work)
+
+
+def prepare_work(base: int, shown: str) -> int:
+    """Make workdir/work, empty; its descriptor.  Raises LayerError for a work directory that holds foreign things."""
+    foreign = [name for name in os.listdir(b"/proc/self/fd/%d" % base) if name not in (WORK, INDEX)]
+    if foreign:
+        raise LayerError(f"workdir: {shown} holds {os.fsdecode(foreign[0])}, which is not ours; use an empty directory")
+    old = stat.find(base, WORK)
+    if old is not None:
+        if old.mode & 0o170000 != modes.S_IFDIR:
+            raise LayerError(f"workdir: {shown}/work is not a directory; use an empty directory")
+        if stat.find(base, WORK + b"/incompat") is not None:
+            raise LayerError(
+                f"workdir: {shown}/work/incompat was left by a mount whose feature must not be ignored (volatile: data may be"
+                " lost); check the upper layer, then remove work/incompat, or start with fresh upperdir and workdir"
+            )
+        remove_tree(base, WORK)
+    os.mkdir(WORK, 0, dir_fd=base)
+    return os.open(WORK, _OPEN, dir_fd=base)
+
+
+def remove_tree(dir_fd: int, name: bytes) -> None:
+    """Remove an object and everything below it, following nothing."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+        return
+    except IsADirectoryError:
+        pass
+    except FileNotFoundError:
+        return
+    inner = os.open(name, _OPEN, dir_fd=dir_fd)
+    try:
+        for entry in os.listdir(b"/proc/self/fd/%d" % inner):
+            remove_tree(inner, entry)
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=dir_fd)

@@ -1,0 +1,227 @@
+"""What holds a union together?  Its layers, node table and staging area, opened and closed as one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+from collections import OrderedDict
+from typing import Final
+
+from unionfs.linux import creds, fs, stat
+from unionfs.overlay import layer as layers
+from unionfs.overlay import lookup, marks
+from unionfs.overlay.config import Fsync, UnionConfig
+from unionfs.overlay.copyup import set_impure
+from unionfs.overlay.creator import Identity
+from unionfs.overlay.errors import LayerError
+from unionfs.overlay.inodes import Inodes
+from unionfs.overlay.layer import Layer
+from unionfs.overlay.locks import lock_directory
+from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.realdir import DescriptorCache, RealDir
+from unionfs.overlay.staging import Staging, prepare_work
+
+#: Names held in indexes altogether before the oldest index is dropped.
+_MOST_NAMES: Final = 1_000_000
+
+
+class Union:
+    """One union over its open layers.
+
+    layers: top first, the upper one (number 0) included if there is one.  root: the node of the mount's root.
+    copying: files being copied up outside the event loop.  read_only: every change is refused with EROFS.
+    """
+
+    def __init__(self, config: UnionConfig, opened: tuple[Layer, ...], staging: int, locks: list[int]) -> None:
+        self.config = config
+        self.layers = opened
+        self.upper = opened[0] if opened[0].is_upper else None
+        self.read_only = self.upper is None or config.read_only
+        self.prefix = marks.USER if config.userxattr else marks.TRUSTED
+        self.log = logging.getLogger("unionfs")
+        self.identity = Identity()
+        self.inodes = Inodes(opened)
+        self.copying: set[Node] = set()
+        self._locks = locks
+        self._staging = Staging(self, staging, files=False) if staging >= 0 else None
+        self._indexes: OrderedDict[DirNode, int] = OrderedDict()
+        self._indexed = 0
+        self.root = self._make_root()
+
+    @classmethod
+    def open(cls, config: UnionConfig) -> Union:
+        """Open and check every layer.  Raises LayerError with one line for the user; nothing has been changed then."""
+        descriptors = DescriptorCache(_descriptor_limit())
+        prefix = marks.USER if config.userxattr else marks.TRUSTED
+        opened: list[Layer] = []
+        locks: list[int] = []
+        work = -1
+        try:
+            for number, path in enumerate(config.lowers, 1):
+                opened.append(layers.open_lower(number, path, prefix, descriptors))
+            if config.upper is not None and config.work is not None:
+                upper, work = layers.open_upper(config.upper, config.work, prefix, descriptors)
+                opened.insert(0, upper)
+                _check_overlaps(config)
+                locks.append(lock_directory(upper.root.fd(), "upperdir", config.upper))
+                locks.append(lock_directory(work, "workdir", config.work))
+            staging = cls._prepare_staging(config, prefix, work)
+            union = cls(config, tuple(opened), staging, locks)
+        except BaseException:
+            for layer in opened:
+                layer.close()
+            for lock in locks:
+                os.close(lock)
+            raise
+        finally:
+            if work >= 0:
+                os.close(work)
+        union.settle_whiteouts()
+        return union
+
+    @staticmethod
+    def _prepare_staging(config: UnionConfig, prefix: str, work: int) -> int:
+        """The descriptor of an empty workdir/work, its filesystem probed; -1 without an upper layer."""
+        if config.upper is None or config.work is None or config.read_only:
+            return -1
+        try:
+            staging = prepare_work(work, os.fsdecode(config.work))
+            layers.probe_xattrs(staging, b"", prefix, os.fsdecode(config.upper))
+            if config.fsync is Fsync.VOLATILE:
+                _mark_volatile(staging)
+        except OSError as error:
+            raise LayerError(f"workdir: {os.fsdecode(config.work)} can't be prepared: {error.strerror}") from None
+        return staging
+
+    def settle_whiteouts(self) -> None:
+        """Write whiteouts as `.wh.` files where devices can't be made, or the environment asks for it as of fuse-overlayfs."""
+        if self._staging is not None:
+            asked = bool(os.environ.get("FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"))
+            self._staging.files = asked or not self._staging.can_make_devices()
+
+    def staging_area(self) -> Staging:
+        """Where changes are made; only asked for after `ensure_upper`, which refuses in a read-only union."""
+        assert self._staging is not None
+        return self._staging
+
+    def _make_root(self) -> DirNode:
+        reals: list[RealDir] = []
+        for layer in self.layers:
+            reals.append(layer.root)
+            if layer is not self.layers[-1]:
+                fd = layer.root.fd()
+                if marks.read_dir_marks(fd, b"", self.prefix).opaque or stat.find(fd, marks.OPAQUE_MARKER) is not None:
+                    break
+        lower = reals[1] if self.upper is not None and len(reals) > 1 else reals[0]
+        root = DirNode(
+            self.inodes.number(lower.layer, lower.layer.ino), None, b"", tuple(reals), self.upper is not None
+        )
+        self.inodes.enroll(root)
+        root.lookups = 1
+        return root
+
+    def node(self, nodeid: int) -> Node:
+        """The node of a nodeid.  Raises ESTALE."""
+        node = self.inodes.by_id.get(nodeid)
+        if node is None:
+            raise OSError(116, "unknown node")
+        return node
+
+    def note_origin(self, node: Node, parent: DirNode) -> None:
+        """`node` came into `parent` under another number than its real one: a listing has to ask for it."""
+        if node.upper and parent.upper:
+            set_impure(self, parent)
+
+    def note_index(self, node: DirNode, names: int) -> None:
+        """A merged index was built; the oldest ones go when there are too many names in memory."""
+        self._indexes[node] = names
+        self._indexed += names
+        while self._indexed > _MOST_NAMES and len(self._indexes) > 1:
+            oldest, size = self._indexes.popitem(last=False)
+            self._indexed -= size
+            if oldest.index is not None:
+                oldest.index = None
+
+    def forget(self, nodeid: int, lookups: int) -> Node | None:
+        """See `Inodes.forget`."""
+        node = self.inodes.forget(nodeid, lookups)
+        if isinstance(node, DirNode):
+            self._indexed -= self._indexes.pop(node, 0)
+        return node
+
+    def ancestry_is_upper(self, node: Node) -> bool:
+        """For tests and messages: is the node and everything above it on the upper layer?"""
+        return node.upper and (node.parent is None or node.parent.upper)
+
+    def statfs(self) -> fs.StatFs:
+        """statfs(2) of the upper layer's filesystem, or of the topmost lower one's."""
+        found = fs.statfs(self.layers[0].root.fd())
+        return found._replace(namelen=max(found.namelen, lookup.NAME_MAX))
+
+    def sync_directory(self, real: RealDir) -> None:
+        """fsync(2) of a directory on the upper layer."""
+        fd = os.open(b"/proc/self/fd/%d" % real.fd(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def sync(self) -> None:
+        """syncfs(2) of the upper layer's filesystem; nothing when volatile or read-only."""
+        if self.upper is not None and self.config.fsync is not Fsync.VOLATILE:
+            fd = os.open(b"/proc/self/fd/%d" % self.upper.root.fd(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fs.syncfs(fd)
+            finally:
+                os.close(fd)
+
+    def trim(self) -> None:
+        """Between requests: bring the number of cached descriptors down to its bound."""
+        self.layers[0].descriptors.trim()
+
+    def close(self) -> None:
+        """Empty the work directory and close every layer; the locks end last."""
+        if self._staging is not None:
+            self._staging.close()
+            self._staging = None
+        for node in self.inodes.by_id.values():
+            node.unpin()
+        self.layers[0].descriptors.close()
+        for layer in self.layers:
+            layer.close()
+        for lock in self._locks:
+            os.close(lock)
+        self._locks.clear()
+
+
+def _descriptor_limit() -> int:
+    """How many directory descriptors to keep: a part of what the process may open, its limit raised as far as allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(64, min(hard // 4, 8192))
+
+
+def _check_overlaps(config: UnionConfig) -> None:
+    """No writable directory may be, hold or lie in a lower layer (ELOOP in the kernel's overlayfs)."""
+    assert config.upper is not None and config.work is not None
+    for option, path in (("upperdir", config.upper), ("workdir", config.work)):
+        mine = os.path.realpath(path)
+        for lower in config.lowers:
+            other = os.path.realpath(lower)
+            if layers.is_within(mine, other) or layers.is_within(other, mine):
+                raise LayerError(
+                    f"{option}: {os.fsdecode(path)} overlaps lowerdir {os.fsdecode(lower)}; layers must be separate trees"
+                )
+
+
+def _mark_volatile(staging: int) -> None:
+    """Leave workdir/work/incompat/volatile/dirty, which makes every next mount refuse (overlayfs.rst, "Volatile mount")."""
+    os.makedirs(b"/proc/self/fd/%d/incompat/volatile" % staging)
+    os.close(os.open(b"/proc/self/fd/%d/incompat/volatile/dirty" % staging, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+
+
+def may_see_trusted(uid: int, pid: int) -> bool:
+    """May the caller see `trusted.` xattrs (xattr(7): CAP_SYS_ADMIN)?"""
+    return creds.has_capability(creds.CAP_SYS_ADMIN, pid) if pid else uid == 0

@@ -1,0 +1,65 @@
+"""Which extended attributes do users see and change?  All but the union's own marks; nested unions' marks one level deeper."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final
+
+from unionfs.linux import xattr
+from unionfs.overlay import marks
+from unionfs.overlay.attrs import check_changeable
+from unionfs.overlay.copyup import ensure_upper
+from unionfs.overlay.node import Node
+
+if TYPE_CHECKING:
+    from unionfs.overlay.union import Union
+
+_NAME_MAX: Final = 255
+
+
+def get(union: Union, node: Node, attribute: str) -> bytes:
+    """getxattr(2).  Raises ENODATA, EOPNOTSUPP."""
+    return xattr.read(*node.at(), _real_name(union, attribute, errno.ENODATA))
+
+
+def names(union: Union, node: Node, trusted: bool) -> list[str]:
+    """listxattr(2); `trusted`: the caller may see the trusted namespace."""
+    if union.config.noxattrs:
+        return []
+    shown = (marks.unescape(name, union.prefix) for name in xattr.names(*node.at()))
+    return [name for name in shown if name is not None and (trusted or not name.startswith("trusted."))]
+
+
+def put(union: Union, node: Node, attribute: str, value: bytes, flags: int) -> None:
+    """setxattr(2).  Raises EEXIST and ENODATA (flags), EOPNOTSUPP, EPERM, EROFS, ENOSPC."""
+    real = _real_name(union, attribute, errno.EOPNOTSUPP)
+    check_changeable(node)
+    if not node.upper and flags:
+        present = xattr.find(*node.at(), real) is not None
+        if present and flags & xattr.XATTR_CREATE:
+            raise OSError(errno.EEXIST, "attribute exists")
+        if not present and flags & xattr.XATTR_REPLACE:
+            raise OSError(errno.ENODATA, "no such attribute")
+    ensure_upper(union, node)
+    xattr.write(*node.at(), real, value, flags)
+
+
+def remove(union: Union, node: Node, attribute: str) -> None:
+    """removexattr(2); of an attribute that is not there without a copy-up.  Raises ENODATA, EOPNOTSUPP, EPERM, EROFS."""
+    real = _real_name(union, attribute, errno.EOPNOTSUPP)
+    check_changeable(node)
+    if not node.upper:
+        xattr.read(*node.at(), real)
+    ensure_upper(union, node)
+    xattr.remove(*node.at(), real)
+
+
+def _real_name(union: Union, attribute: str, hidden: int) -> str:
+    if union.config.noxattrs:
+        raise OSError(errno.EOPNOTSUPP, "xattrs are switched off")
+    real = marks.escape(attribute, union.prefix)
+    if real is None:
+        raise OSError(hidden, "private attribute")
+    if len(real.encode("utf-8", "surrogateescape")) > _NAME_MAX:
+        raise OSError(errno.EOPNOTSUPP, "attribute name is too long once escaped")
+    return real

@@ -1,0 +1,116 @@
+"""How are attributes answered and changed?  GETATTR, STATX, SETATTR, and what every entry reply carries."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from unionfs.linux import at
+from unionfs.linux.stat import Stat
+from unionfs.overlay import attrs
+from unionfs.overlay.node import Node
+from unionfs.wire import abi
+from unionfs.wire.kinds import Getattr, Header, Setattr, Statx
+from unionfs.wire.reply import Attr, Entry
+from unionfs.wire.reply import Statx as StatxOut
+
+if TYPE_CHECKING:
+    from unionfs.serve.context import Context
+
+_GENERATION: Final = 0
+_new: Final = tuple.__new__
+_STATX_ATTRIBUTES: Final = 0x10 | 0x20 | 0x40 | 0x4
+
+
+class AttrReply(NamedTuple):
+    """Attributes and for how many seconds the kernel may keep them."""
+
+    valid: int
+    attr: Attr
+
+
+class StatxReply(NamedTuple):
+    """statx(2)'s fields and for how many seconds the kernel may keep them."""
+
+    valid: int
+    statx: StatxOut
+
+
+def attr_of(node: Node, found: Stat) -> Attr:
+    """The union's attributes of a node whose real object has the stat `found`."""
+    return _new(
+        Attr,
+        (
+            node.ino, found[8], found[9], found[11], found[17], found[15], found[12], found[18], found[16],
+            found[6], attrs.link_count(node, found), found[4], found[5],
+            0 if not found[19] and not found[20] else os.makedev(found[19], found[20]), found[1], 0,
+        ),
+    )  # fmt: skip
+
+
+class Attributes:
+    """The attribute operations."""
+
+    __slots__ = ("_context", "_union", "_valid")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._union = context.union
+        self._valid = context.timeout
+
+    def valid(self, node: Node) -> int:
+        """For how long the kernel may keep attributes: not at all while the file may change behind its back.
+
+        A file that is open for writing by passthrough changes by shared mappings without a word to the kernel's FUSE side.
+        """
+        io = node.attachment
+        return 0 if io is not None and io.writers else self._valid
+
+    def entry(self, node: Node, found: Stat) -> Entry:
+        """The reply that names a node; the kernel counts one more lookup."""
+        node.lookups += 1
+        valid = self._valid
+        return _new(Entry, (node.nodeid, _GENERATION, valid, self.valid(node), 0, 0, attr_of(node, found)))
+
+    def getattr(self, header: Header, request: Getattr) -> AttrReply:
+        node = self._union.node(header.nodeid)
+        return AttrReply(self.valid(node), attr_of(node, attrs.real_stat(node)))
+
+    def statx(self, header: Header, request: Statx) -> StatxReply:
+        node = self._union.node(header.nodeid)
+        found = attrs.real_stat(node)
+        statx = StatxOut(*found[:23])._replace(ino=node.ino, nlink=attrs.link_count(node, found), dev_major=0, dev_minor=0)
+        return StatxReply(self.valid(node), statx)
+
+    def setattr(self, header: Header, request: Setattr) -> AttrReply:
+        """The size first, since it may need a copy-up that the others then don't; times last, since all else moves them."""
+        union = self._union
+        node = union.node(header.nodeid)
+        valid = request.valid
+        if union.read_only:
+            raise OSError(errno.EROFS, "read-only union")
+        if valid & abi.FATTR_SIZE:
+            attrs.truncate(union, node, request.size)
+        if valid & (abi.FATTR_UID | abi.FATTR_GID):
+            uid = request.uid if valid & abi.FATTR_UID else -1
+            gid = request.gid if valid & abi.FATTR_GID else -1
+            attrs.chown(union, node, uid, gid)
+        if valid & abi.FATTR_KILL_SUIDGID or not valid & ~(abi.FATTR_FH | abi.FATTR_LOCKOWNER):
+            # Nothing to set: the kernel says that a write is about to happen (fs/fuse/dir.c, fuse_do_setattr).
+            attrs.kill_privileges(union, node)
+        if valid & abi.FATTR_MODE:
+            attrs.chmod(union, node, request.mode)
+        if valid & (abi.FATTR_ATIME | abi.FATTR_MTIME):
+            attrs.utimens(union, node, *_times(request))
+        return AttrReply(self.valid(node), attr_of(node, attrs.real_stat(node)))
+
+
+def _times(request: Setattr) -> tuple[tuple[int, int], tuple[int, int]]:
+    valid = request.valid
+    atime, mtime = (0, at.UTIME_OMIT), (0, at.UTIME_OMIT)
+    if valid & abi.FATTR_ATIME:
+        atime = (0, at.UTIME_NOW) if valid & abi.FATTR_ATIME_NOW else (request.atime, request.atimensec)
+    if valid & abi.FATTR_MTIME:
+        mtime = (0, at.UTIME_NOW) if valid & abi.FATTR_MTIME_NOW else (request.mtime, request.mtimensec)
+    return atime, mtime

@@ -1,0 +1,70 @@
+"""How is a union to be mounted and served?  Mount point, mount flags, caching and passthrough."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+UNLIMITED_TIMEOUT: float = 1e9
+"""Seconds; this long a name or an attribute counts as valid for ever (31 years)."""
+
+
+class Passthrough(enum.Enum):
+    """Whether file I/O may go straight to the backing file (Documentation/filesystems/fuse/fuse-passthrough.rst).
+
+    AUTO uses it where a probe says it works, ON makes its absence an error of the mount, OFF never asks for it.
+    """
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+class LowerIo(enum.Enum):
+    """How a regular file is served whose data a copy-up may still move from a lower layer to the upper one.
+
+    AUTO: as is safe for every descriptor. PASSTHROUGH: the lower file backs it; a descriptor opened before a copy-up
+    then keeps the old data. CACHED: always by the page cache, never backed by the lower file.
+    """
+
+    AUTO = "auto"
+    PASSTHROUGH = "passthrough"
+    CACHED = "cached"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """One mount and the policy of its session.
+
+    source: first field of the mount in /proc/self/mounts; any bytes but NUL.
+    mountpoint: absolute path of an existing directory.
+    read_only: mounted `ro`; the same as MS_RDONLY in mount_flags, which is never set there.
+    mount_flags: MS_* bits of mount(2) other than MS_RDONLY (numbers in unionfs.linux.mount).
+    allow_other: let processes of other users in (fuse(4)); None means yes where it needs no one's permission, that is
+        for root.
+    default_permissions: the kernel checks modes and ACLs before it asks the server.
+    timeout: seconds for which the kernel may trust a name or attributes; UNLIMITED_TIMEOUT or more is for ever, 0 is
+        not at all.
+    noacl: POSIX ACLs are neither enforced nor kept by the kernel; their xattrs are refused with EOPNOTSUPP.
+    max_stack_depth: of this filesystem, for the kernel's limit of two stacked ones: None finds the smallest that
+        gives passthrough, 0 is no passthrough at all, 1 and 2 are taken as given.
+    writeback: keep written data in the page cache and write it later, where there is no passthrough (they exclude
+        each other).
+    debug: log every request. foreground: the process was not sent to the background, its standard streams are the
+        user's.
+    """
+
+    source: bytes
+    mountpoint: bytes
+    read_only: bool = False
+    mount_flags: int = 0
+    allow_other: bool | None = None
+    default_permissions: bool = True
+    timeout: float = UNLIMITED_TIMEOUT
+    noacl: bool = False
+    passthrough: Passthrough = Passthrough.AUTO
+    max_stack_depth: int | None = None
+    lower_io: LowerIo = LowerIo.AUTO
+    writeback: bool = True
+    debug: bool = False
+    foreground: bool = False

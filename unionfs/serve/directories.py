@@ -1,0 +1,98 @@
+"""How are directories listed?  READDIR and READDIRPLUS from the merged index, with positions that survive changes."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final
+
+from unionfs.overlay import attrs, lookup, merge
+from unionfs.overlay.merge import IndexEntry
+from unionfs.overlay.node import DirNode, Node
+from unionfs.linux.stat import Stat
+from unionfs.serve.attributes import Attributes
+from unionfs.wire.kinds import Header, Readdir
+from unionfs.wire.reply import DirBuffer
+
+if TYPE_CHECKING:
+    from unionfs.serve.context import Context
+
+_DT_DIR: Final = 4
+_DOT, _DOTDOT = 1, 2
+
+
+class Directories:
+    """Listing.  There is no state for each open directory: the cookie alone says where to go on."""
+
+    __slots__ = ("_attributes", "_union")
+
+    def __init__(self, context: Context, attributes: Attributes) -> None:
+        self._union = context.union
+        self._attributes = attributes
+
+    def readdir(self, header: Header, request: Readdir) -> DirBuffer:
+        """Names, numbers and types."""
+        node, buffer = self._start(header, request)
+        if request.offset < _DOTDOT and not self._dots(node, buffer, request.offset, plus=False):
+            return buffer
+        if node.unlinked:
+            return buffer
+        children = node.children
+        for name, entry in merge.index_of(self._union, node).after(max(request.offset, _DOTDOT)):
+            child = children.get(name)
+            ino = child.ino if child is not None else entry.ino or self._number(node, name, entry)
+            if not buffer.add(name, ino, entry.cookie, entry.kind >> 12):
+                break
+        return buffer
+
+    def readdirplus(self, header: Header, request: Readdir) -> DirBuffer:
+        """The same with every entry's attributes, which saves a LOOKUP each."""
+        node, buffer = self._start(header, request)
+        if request.offset < _DOTDOT and not self._dots(node, buffer, request.offset, plus=True):
+            return buffer
+        if node.unlinked:
+            return buffer
+        for name, entry in merge.index_of(self._union, node).after(max(request.offset, _DOTDOT)):
+            resolved = self._resolve(node, name, entry)
+            if resolved is None:
+                continue
+            child, found = resolved
+            if not buffer.add_plus(self._attributes.entry(child, found), name, child.ino, entry.cookie, child.kind >> 12):
+                self._union.forget(child.nodeid, 1)
+                break
+        return buffer
+
+    def _start(self, header: Header, request: Readdir) -> tuple[DirNode, DirBuffer]:
+        node = self._union.node(header.nodeid)
+        if not isinstance(node, DirNode):
+            raise OSError(errno.ENOTDIR, "not a directory")
+        return node, DirBuffer(request.size)
+
+    def _dots(self, node: DirNode, buffer: DirBuffer, offset: int, *, plus: bool) -> bool:
+        above = node.parent or node
+        for cookie, name, ino in ((_DOT, b".", node.ino), (_DOTDOT, b"..", above.ino)):
+            if cookie <= offset:
+                continue
+            if not (buffer.add_plus(None, name, ino, cookie, _DT_DIR) if plus else buffer.add(name, ino, cookie, _DT_DIR)):
+                return False
+        return True
+
+    def _resolve(self, node: DirNode, name: bytes, entry: IndexEntry) -> tuple[Node, Stat] | None:
+        known = node.children.get(name)
+        if known is not None:
+            return known, attrs.real_stat(known)
+        found = lookup.search(entry.reals, name)
+        if found is None:
+            return None
+        return lookup.instantiate(self._union, node, name, found), found.stat
+
+    def _number(self, node: DirNode, name: bytes, entry: IndexEntry) -> int:
+        """The number of an upper object, which may be its origin's; it is kept in the index."""
+        resolved = self._resolve(node, name, entry)
+        if resolved is None:
+            return 0
+        child = resolved[0]
+        assert node.index is not None
+        node.index.put(name, child.kind, child.ino, entry.reals)
+        if not child.lookups:
+            self._union.forget(child.nodeid, 0)
+        return child.ino

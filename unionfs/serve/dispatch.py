@@ -1,0 +1,143 @@
+"""Which handler serves which operation, and how does its answer become bytes?  One table.
+
+What is not in the table is answered ENOSYS, which for these operations makes the kernel do the right thing for good:
+OPENDIR (opened without a message), FLUSH, ACCESS (the kernel checks), POLL (always ready), BMAP, locks (kernel-local).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from unionfs.serve.attributes import Attributes, AttrReply, StatxReply
+from unionfs.serve.context import Context
+from unionfs.serve.directories import Directories
+from unionfs.serve.files import CreateReply, Files, OpenReply
+from unionfs.serve.ioctls import Ioctls
+from unionfs.serve.names import Names
+from unionfs.serve.passthrough import Backings
+from unionfs.serve.statfs import Statfs
+from unionfs.serve.xattrs import Xattrs
+from unionfs.wire import reply
+from unionfs.wire.abi import Opcode
+from unionfs.wire.kinds import Header
+from unionfs.wire.reply import DirBuffer, Entry
+
+#: A reply in pieces for one writev.
+Message = list[bytes | memoryview]
+
+
+class Route(NamedTuple):
+    """handle: (header, request) to a plain value or a coroutine of one.  encode: (unique, value) to the reply."""
+
+    handle: Callable[[Header, Any], Any]
+    encode: Callable[[int, Any], bytes | Message | None]
+
+
+class Server:
+    """All handlers over one union."""
+
+    __slots__ = ("files", "routes", "timeout")
+
+    def __init__(self, context: Context, backings: Backings) -> None:
+        self.timeout = context.timeout
+        attributes = Attributes(context)
+        self.files = Files(context, attributes, backings)
+        self.routes = self._table(context, attributes)
+
+    def _table(self, context: Context, attributes: Attributes) -> dict[int, Route]:
+        files = self.files
+        names = Names(context, attributes, files)
+        directories, xattrs, ioctls = Directories(context, attributes), Xattrs(context), Ioctls(context)
+        rows: list[tuple[Opcode, Callable[[Header, Any], Any], Callable[[int, Any], bytes | Message | None]]] = [
+            (Opcode.LOOKUP, names.lookup, self._lookup),
+            (Opcode.FORGET, names.forget, _nothing),
+            (Opcode.BATCH_FORGET, names.batch_forget, _nothing),
+            (Opcode.GETATTR, attributes.getattr, _attr),
+            (Opcode.STATX, attributes.statx, _statx),
+            (Opcode.SETATTR, attributes.setattr, _attr),
+            (Opcode.READLINK, names.readlink, _data),
+            (Opcode.SYMLINK, names.symlink, reply.entry),
+            (Opcode.MKNOD, names.mknod, reply.entry),
+            (Opcode.MKDIR, names.mkdir, reply.entry),
+            (Opcode.UNLINK, names.unlink, _empty),
+            (Opcode.RMDIR, names.rmdir, _empty),
+            (Opcode.RENAME, names.rename, _empty),
+            (Opcode.RENAME2, names.rename, _empty),
+            (Opcode.LINK, names.link, reply.entry),
+            (Opcode.OPEN, files.open, _open),
+            (Opcode.CREATE, files.create, _create),
+            (Opcode.TMPFILE, files.tmpfile, _create),
+            (Opcode.READ, files.read, _data),
+            (Opcode.WRITE, files.write, reply.write),
+            (Opcode.RELEASE, files.release, _empty),
+            (Opcode.FSYNC, files.fsync, _empty),
+            (Opcode.FSYNCDIR, files.fsync, _empty),
+            (Opcode.SYNCFS, files.syncfs, _empty),
+            (Opcode.FALLOCATE, files.fallocate, _empty),
+            (Opcode.LSEEK, files.lseek, reply.lseek),
+            (Opcode.COPY_FILE_RANGE, files.copy_file_range, reply.write),
+            (Opcode.COPY_FILE_RANGE_64, files.copy_file_range, reply.copy_file_range_64),
+            (Opcode.READDIR, directories.readdir, _listing),
+            (Opcode.READDIRPLUS, directories.readdirplus, _listing),
+            (Opcode.GETXATTR, xattrs.getxattr, _sized),
+            (Opcode.LISTXATTR, xattrs.listxattr, _sized),
+            (Opcode.SETXATTR, xattrs.setxattr, _empty),
+            (Opcode.REMOVEXATTR, xattrs.removexattr, _empty),
+            (Opcode.STATFS, Statfs(context).statfs, reply.statfs),
+            (Opcode.IOCTL, ioctls.ioctl, _ioctl),
+            (Opcode.DESTROY, _ignore, _empty),
+            (Opcode.NOTIFY_REPLY, _ignore, _nothing),
+        ]
+        return {int(opcode): Route(handle, encode) for opcode, handle, encode in rows}
+
+    def _lookup(self, unique: int, entry: Entry | None) -> bytes:
+        return reply.negative(unique, self.timeout) if entry is None else reply.entry(unique, entry)
+
+    def trim(self) -> None:
+        """Between requests: keep the number of open descriptors bounded."""
+        self.files.descriptors.trim()
+
+
+def _ignore(header: Header, request: Any) -> None:
+    return None
+
+
+def _nothing(unique: int, value: Any) -> None:
+    return None
+
+
+def _empty(unique: int, value: Any) -> bytes:
+    return reply.empty(unique)
+
+
+def _attr(unique: int, value: AttrReply) -> bytes:
+    return reply.attr(unique, value.valid, value.attr)
+
+
+def _statx(unique: int, value: StatxReply) -> bytes:
+    return reply.statx(unique, value.valid, value.statx)
+
+
+def _data(unique: int, value: bytes | memoryview) -> Message:
+    return [reply.data_header(unique, len(value)), value]
+
+
+def _sized(unique: int, value: bytes | int) -> bytes:
+    return reply.xattr_size(unique, value) if isinstance(value, int) else reply.data(unique, value)
+
+
+def _open(unique: int, value: OpenReply) -> bytes:
+    return reply.open_(unique, value.fh, value.flags, value.backing_id)
+
+
+def _create(unique: int, value: CreateReply) -> bytes:
+    return reply.create(unique, value.entry, *value.opened)
+
+
+def _listing(unique: int, value: DirBuffer) -> bytes:
+    return value.reply(unique)
+
+
+def _ioctl(unique: int, value: bytes) -> bytes:
+    return reply.ioctl(unique, 0, value)

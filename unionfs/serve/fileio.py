@@ -1,0 +1,72 @@
+"""What does the server keep for a regular file that is or was open?"""
+
+from __future__ import annotations
+
+import os
+
+from unionfs.overlay import files
+from unionfs.overlay.node import Node
+
+
+class FileIo:
+    """A node's `attachment`.
+
+    cached, passthrough: live opens by I/O mode, of which only one is above zero at any time (kernel rule, fs/fuse/iomode.c).
+    writers: live opens for writing by passthrough.  backing_id: of the registered backing file, 0 for none.
+    stored: the file's data were pushed into the page cache.  mixed: the page cache may be older than the file.
+    fd: the server's own descriptor for what does not pass through; `fd_upper`: it is the upper file's.
+    """
+
+    __slots__ = ("backing_id", "cached", "fd", "fd_upper", "mixed", "passthrough", "stored", "writers")
+
+    def __init__(self) -> None:
+        self.cached = 0
+        self.passthrough = 0
+        self.writers = 0
+        self.backing_id = 0
+        self.stored = False
+        self.mixed = False
+        self.fd = -1
+        self.fd_upper = False
+
+    def close(self) -> None:
+        """Close the server's own descriptor."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class Descriptors:
+    """The server's own descriptors of files, a bounded number of them, the oldest closed first between requests."""
+
+    __slots__ = ("_limit", "_open")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: dict[FileIo, None] = {}
+
+    def get(self, node: Node) -> int:
+        """A descriptor of the file's data where they are now, for writing too if the file is on the upper layer."""
+        io = node.attachment
+        if io is None:
+            io = node.attachment = FileIo()
+        if io.fd >= 0 and io.fd_upper == node.upper:
+            return io.fd  # type: ignore[no-any-return]
+        io.close()
+        return self.keep(io, files.open_data(node, node.upper), node.upper)
+
+    def keep(self, io: FileIo, fd: int, upper: bool) -> int:
+        """Take over an open descriptor."""
+        io.close()
+        io.fd, io.fd_upper = fd, upper
+        self._open[io] = None
+        return fd
+
+    def drop(self, io: FileIo) -> None:
+        io.close()
+        self._open.pop(io, None)
+
+    def trim(self) -> None:
+        """Close the oldest above the limit; never called while an operation runs."""
+        while len(self._open) > self._limit:
+            self.drop(next(iter(self._open)))

@@ -1,0 +1,125 @@
+"""How does a session get its device and its place in the tree, and how is that undone?
+
+With the privilege: /dev/fuse and mount(2).  Without: the set-uid helper fusermount3(1), which mounts and sends the
+descriptor of the device over a socket (its `_FUSE_COMMFD` convention).
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import shutil
+import socket
+import subprocess
+from typing import Final
+
+from unionfs.linux import creds, mount
+from unionfs.serve.config import SessionConfig
+from unionfs.serve.errors import MountError
+
+_DEVICE: Final = "/dev/fuse"
+_TYPE: Final = b"fuse.unionfs"
+_FLAG_WORDS: Final = (
+    (mount.MS_NOSUID, "nosuid", "suid"),
+    (mount.MS_NODEV, "nodev", "dev"),
+    (mount.MS_NOEXEC, "noexec", "exec"),
+    (mount.MS_SYNCHRONOUS, "sync", ""),
+    (mount.MS_DIRSYNC, "dirsync", ""),
+    (mount.MS_NOATIME, "noatime", ""),
+)
+
+
+class Mounted:
+    """A live mount: the device's descriptor and how to unmount."""
+
+    __slots__ = ("_helper", "device", "mountpoint")
+
+    def __init__(self, device: int, mountpoint: bytes, helper: str | None) -> None:
+        self.device = device
+        self.mountpoint = mountpoint
+        self._helper = helper
+
+    def unmount(self, lazy: bool) -> bool:
+        """Unmount; False when it is busy (not with `lazy`).  May wait for the server, so never call it from the loop."""
+        if self._helper is not None:
+            command = [self._helper, "-u", "-q", *(["-z"] if lazy else []), "--", os.fsdecode(self.mountpoint)]
+            return subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+        try:
+            mount.unmount(self.mountpoint, mount.UMOUNT_NOFOLLOW | (mount.MNT_DETACH if lazy else 0))
+        except OSError as error:
+            # EINVAL: someone else has unmounted it already.
+            return error.errno == errno.EINVAL
+        return True
+
+    def close(self) -> None:
+        """Close the device; whatever is still mounted answers ENOTCONN from then on."""
+        if self.device >= 0:
+            os.close(self.device)
+            self.device = -1
+
+
+def open_mount(config: SessionConfig) -> Mounted:
+    """Mount.  Raises MountError with one line for the user."""
+    if creds.has_capability(creds.CAP_SYS_ADMIN):
+        return _mount_directly(config)
+    return _mount_by_helper(config)
+
+
+def _mount_directly(config: SessionConfig) -> Mounted:
+    try:
+        device = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise MountError(f"{_DEVICE} can't be opened: {error.strerror}") from None
+    words = [
+        f"fd={device}", "rootmode=40000", f"user_id={os.geteuid()}", f"group_id={os.getegid()}",
+        *_permission_words(config, privileged=True),
+    ]  # fmt: skip
+    flags = config.mount_flags | (mount.MS_RDONLY if config.read_only else 0)
+    try:
+        mount.mount(config.source, config.mountpoint, _TYPE, flags, ",".join(words).encode())
+    except OSError as error:
+        os.close(device)
+        raise MountError(f"{os.fsdecode(config.mountpoint)}: mount failed: {error.strerror}") from None
+    return Mounted(device, config.mountpoint, None)
+
+
+def _permission_words(config: SessionConfig, *, privileged: bool) -> list[str]:
+    words = ["default_permissions"] if config.default_permissions else []
+    if config.allow_other or (config.allow_other is None and privileged):
+        words.append("allow_other")
+    return words
+
+
+def _mount_by_helper(config: SessionConfig) -> Mounted:
+    helper = shutil.which("fusermount3") or shutil.which("fusermount")
+    if helper is None:
+        raise MountError("mounting needs root, or the program fusermount3: install the package fuse3")
+    source = os.fsdecode(config.source).replace("\\", "\\\\").replace(",", "\\,")
+    words = [f"fsname={source}", "subtype=unionfs", *_permission_words(config, privileged=False)]
+    words += ["ro"] if config.read_only else []
+    words += [on for flag, on, _ in _FLAG_WORDS if config.mount_flags & flag]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [helper, "-o", ",".join(words), "--", os.fsdecode(config.mountpoint)]
+        done = subprocess.run(
+            command, check=False, pass_fds=[theirs.fileno()], env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        theirs.close()
+        if done.returncode:
+            said = os.fsdecode(done.stderr).strip().splitlines()
+            raise MountError(said[-1] if said else f"{helper} failed with status {done.returncode}")
+        device = _receive_descriptor(ours)
+    os.set_blocking(device, False)
+    os.set_inheritable(device, False)
+    return Mounted(device, config.mountpoint, helper)
+
+
+def _receive_descriptor(channel: socket.socket) -> int:
+    size = array.array("i").itemsize
+    _, ancillary, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(size))
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(data) >= size:
+            return int.from_bytes(data[:size], "little" if array.array("H", [1]).tobytes()[0] else "big")
+    raise MountError("fusermount3 mounted but sent no descriptor of the device")

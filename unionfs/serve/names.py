@@ -1,0 +1,97 @@
+"""How are names looked up, made, moved and removed?  The directory operations but for listing."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from unionfs.overlay import attrs, create, lookup, remove, rename
+
+from unionfs.overlay.creator import Creator
+from unionfs.overlay.node import DirNode, Node
+from unionfs.serve.attributes import Attributes
+from unionfs.wire.kinds import (
+    BatchForget, Forget, Header, Link, Lookup, Mkdir, Mknod, Readlink, Rename, Rmdir, Symlink, Unlink,
+)  # fmt: skip
+from unionfs.wire.reply import Entry
+
+if TYPE_CHECKING:
+    from unionfs.serve.context import Context
+    from unionfs.serve.files import Files
+
+
+class Names:
+    """The operations on names.  Each takes the request's header and arguments and returns a plain value."""
+
+    __slots__ = ("_attributes", "_files", "_union")
+
+    def __init__(self, context: Context, attributes: Attributes, files: Files) -> None:
+        self._union = context.union
+        self._attributes = attributes
+        self._files = files
+
+    def _directory(self, nodeid: int) -> DirNode:
+        node = self._union.node(nodeid)
+        if not isinstance(node, DirNode):
+            raise OSError(errno.ENOTDIR, "not a directory")
+        return node
+
+    def lookup(self, header: Header, request: Lookup) -> Entry | None:
+        """None: the name is missing, and the kernel may remember that."""
+        found = lookup.lookup(self._union, self._directory(header.nodeid), request.name)
+        return None if found is None else self._attributes.entry(*found)
+
+    def forget(self, header: Header, request: Forget) -> None:
+        self._drop(header.nodeid, request.nlookup)
+
+    def batch_forget(self, header: Header, request: BatchForget) -> None:
+        for nodeid, lookups in request.items:
+            self._drop(nodeid, lookups)
+
+    def _drop(self, nodeid: int, lookups: int) -> None:
+        node = self._union.forget(nodeid, lookups)
+        if node is not None and node.attachment is not None:
+            self._files.release_node(node)
+
+    def readlink(self, header: Header, request: Readlink) -> bytes:
+        return attrs.read_link(self._union.node(header.nodeid))
+
+    def mknod(self, header: Header, request: Mknod) -> Entry:
+        who = Creator(header.uid, header.gid, request.umask)
+        parent = self._directory(header.nodeid)
+        made = create.make_node(self._union, parent, request.name, request.mode, request.rdev, who)
+        return self._attributes.entry(*made)
+
+    def mkdir(self, header: Header, request: Mkdir) -> Entry:
+        who = Creator(header.uid, header.gid, request.umask)
+        parent = self._directory(header.nodeid)
+        return self._attributes.entry(*create.make_directory(self._union, parent, request.name, request.mode, who))
+
+    def symlink(self, header: Header, request: Symlink) -> Entry:
+        who = Creator(header.uid, header.gid, 0)
+        parent = self._directory(header.nodeid)
+        return self._attributes.entry(*create.make_symlink(self._union, parent, request.name, request.target, who))
+
+    def link(self, header: Header, request: Link) -> Entry:
+        node = self._union.node(request.oldnodeid)
+        found = create.link(self._union, node, self._directory(header.nodeid), request.newname)
+        return self._attributes.entry(node, found)
+
+    def unlink(self, header: Header, request: Unlink) -> None:
+        self._lost(remove.unlink(self._union, self._directory(header.nodeid), request.name))
+
+    def rmdir(self, header: Header, request: Rmdir) -> None:
+        remove.rmdir(self._union, self._directory(header.nodeid), request.name)
+
+    def rename(self, header: Header, request: Rename) -> None:
+        replaced = rename.rename(
+            self._union, self._directory(header.nodeid), request.oldname, self._directory(request.newdir), request.newname,
+            request.flags,
+        )  # fmt: skip
+        if replaced is not None:
+            self._lost(replaced)
+
+    def _lost(self, node: Node) -> None:
+        """A file has lost a name: what is kept for its next open may go."""
+        if node.unlinked and node.attachment is not None:
+            self._files.name_lost(node)

@@ -1,0 +1,130 @@
+"""Which files does the kernel read and write by itself?  What can be had, and the registered backing files.
+
+A backing file is registered once for each node, at its first open, and kept after the last close until it is among the
+oldest idle ones, its last name goes, or the kernel forgets the node (Documentation/filesystems/fuse/fuse-passthrough.rst).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from typing import Final
+
+from unionfs.linux import creds, fuse
+from unionfs.overlay import files
+from unionfs.overlay.layer import Layer
+from unionfs.overlay.node import Node
+from unionfs.overlay.union import Union
+from unionfs.serve.config import Passthrough, SessionConfig
+from unionfs.serve.fileio import FileIo
+
+_log: Final = logging.getLogger("unionfs")
+#: The kernel's limit of stacked filesystems (FILESYSTEM_MAX_STACK_DEPTH).
+MAX_STACK_DEPTH: Final = 2
+#: Registered files that nobody has open.
+_MOST_IDLE: Final = 4096
+_TRANSIENT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR))
+
+
+def stack_depth(union: Union, config: SessionConfig) -> int:
+    """The `max_stack_depth` to ask for: as configured, or one more than the deepest layer's; 0 for no passthrough."""
+    if config.max_stack_depth is not None:
+        return config.max_stack_depth
+    return min(MAX_STACK_DEPTH, 1 + max(layer.stack_depth for layer in union.layers))
+
+
+def obstacle(union: Union, config: SessionConfig) -> str | None:
+    """Why passthrough can't even be asked for; None when it can."""
+    if config.passthrough is Passthrough.OFF:
+        return "switched off"
+    if config.max_stack_depth == 0:
+        return "max_stack_depth=0"
+    if not creds.has_capability(creds.CAP_SYS_ADMIN) or not creds.in_initial_user_namespace():
+        return "needs CAP_SYS_ADMIN in the initial user namespace"
+    if any(not layer.private for layer in union.layers):
+        return "the layers' mounts can't be cloned"
+    return None
+
+
+class Backings:
+    """The registered backing files.  reason: why there is no passthrough at all, empty when there is."""
+
+    __slots__ = ("_device", "_idle", "_refused", "reason", "registered")
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+        self._idle: dict[FileIo, None] = {}
+        self._refused: set[Layer] = set()
+        self.reason = "not negotiated"
+        self.registered = 0
+
+    def probe(self, union: Union) -> None:
+        """Prove on a real file that the kernel takes backing files, as far as there is a file to try with."""
+        if union.read_only:
+            return
+        fd, name = union.staging_area().open_file()
+        try:
+            fuse.backing_close(self._device, fuse.backing_open(self._device, fd))
+        except OSError as error:
+            self.reason = _explain(error)
+        finally:
+            os.close(fd)
+            if name:
+                union.staging_area().discard(name)
+
+    def attach(self, node: Node, io: FileIo, fd: int = -1) -> bool:
+        """Register the node's real file, by `fd` if the caller has one open; False when it can't be had."""
+        layer = node.real_dir.layer if node.real_dir is not None else None
+        if self.reason or layer in self._refused:
+            return False
+        own = fd if fd >= 0 else files.open_path(node)
+        try:
+            io.backing_id = fuse.backing_open(self._device, own)
+        except OSError as error:
+            self._refuse(layer, error)
+            return False
+        finally:
+            if own != fd:
+                os.close(own)
+        self.registered += 1
+        return True
+
+    def _refuse(self, layer: Layer | None, error: OSError) -> None:
+        if error.errno in _TRANSIENT:
+            return
+        if error.errno == errno.EPERM or layer is None:
+            self.reason = _explain(error)
+            _log.warning("passthrough is off: %s", self.reason)
+            return
+        self._refused.add(layer)
+        _log.warning("no passthrough for files of layer %s: %s", os.fsdecode(layer.path), _explain(error))
+
+    def idle(self, io: FileIo) -> None:
+        """Nobody has the file open any more: keep it registered for the next open, the oldest goes."""
+        self._idle[io] = None
+        if len(self._idle) > _MOST_IDLE:
+            self.release(next(iter(self._idle)))
+
+    def busy(self, io: FileIo) -> None:
+        """The file is opened again."""
+        self._idle.pop(io, None)
+
+    def release(self, io: FileIo) -> None:
+        """Unregister; opens that use it go on."""
+        self._idle.pop(io, None)
+        backing_id, io.backing_id = io.backing_id, 0
+        if backing_id:
+            self.registered -= 1
+            try:
+                fuse.backing_close(self._device, backing_id)
+            except OSError as error:
+                _log.warning("backing file %d could not be released: %s", backing_id, error.strerror)
+
+
+def _explain(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "its filesystem is stacked too deep"
+    if error.errno == errno.EPERM:
+        return "the kernel refuses backing files (EPERM)"
+    return f"the kernel refuses the backing file: {error.strerror}"

@@ -1,0 +1,165 @@
+"""How does a union live as a mount?  Mount, agree with the kernel, serve, unmount."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from unionfs.overlay.union import Union
+from unionfs.serve import passthrough
+from unionfs.serve.config import Passthrough, SessionConfig
+from unionfs.serve.context import Context
+from unionfs.serve.dispatch import Server
+from unionfs.serve.errors import MountError
+from unionfs.serve.mounting import Mounted, open_mount
+from unionfs.serve.passthrough import Backings
+from unionfs.serve.session import Session
+from unionfs.wire import abi
+from unionfs.wire.abi import Opcode
+from unionfs.wire.init import Capabilities, Wanted, encode_init, encode_major, negotiate
+from unionfs.wire.kinds import Header, Init
+from unionfs.wire.reply import error as error_reply
+from unionfs.wire.request import decode_header, decoders
+
+_log: Final = logging.getLogger("unionfs")
+#: Seconds between a lazy unmount by signal and the end, for those who still have files open.
+_GRACE: Final = 5.0
+_MAX_WRITE: Final = 1 << 20
+
+_FLAGS: Final = (
+    abi.ASYNC_READ | abi.ATOMIC_O_TRUNC | abi.BIG_WRITES | abi.DONT_MASK | abi.HAS_IOCTL_DIR | abi.DO_READDIRPLUS
+    | abi.READDIRPLUS_AUTO | abi.ASYNC_DIO | abi.PARALLEL_DIROPS | abi.ABORT_ERROR | abi.MAX_PAGES | abi.CACHE_SYMLINKS
+    | abi.NO_OPENDIR_SUPPORT | abi.EXPLICIT_INVAL_DATA | abi.HANDLE_KILLPRIV_V2 | abi.SETXATTR_EXT | abi.INIT_EXT
+    | abi.DIRECT_IO_ALLOW_MMAP | abi.NO_EXPORT_SUPPORT | abi.HAS_RESEND | abi.HAS_EXPIRE_ONLY
+)  # fmt: skip
+
+
+def serve(union: Union, config: SessionConfig, ready: Callable[[str], None]) -> None:
+    """Mount `union` and serve it until it is unmounted or a signal (SIGTERM, SIGINT, SIGHUP) ends it.
+
+    `ready` is called once with a status line when the mount answers.  Raises MountError when it can't be mounted.
+    """
+    obstacle = passthrough.obstacle(union, config)
+    if obstacle and config.passthrough is Passthrough.ON:
+        raise MountError(f"passthrough=on: can't be had: {obstacle}")
+    mounted = open_mount(config)
+    life = _Mount(union, config, mounted, obstacle, ready)
+    try:
+        trio.run(life.run)
+        if life.failure is not None:
+            raise life.failure
+    finally:
+        if mounted.device >= 0:
+            mounted.close()
+            # Whatever ended the session, nothing stays mounted that would only answer ENOTCONN.
+            mounted.unmount(lazy=True)
+
+
+class _Mount:
+    """One mount's life."""
+
+    def __init__(
+        self, union: Union, config: SessionConfig, mounted: Mounted, obstacle: str | None, ready: Callable[[str], None]
+    ) -> None:
+        self._union = union
+        self._config = config
+        self._mounted = mounted
+        self._obstacle = obstacle
+        self._ready = ready
+        self.failure: MountError | None = None
+        self._session = Session(mounted.device, union, _MAX_WRITE, config.debug)
+        self._backings = Backings(mounted.device)
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._watch_signals, nursery.cancel_scope)
+            try:
+                if await self._agree():
+                    self._ready(self._status())
+                    await self._session.run()
+            except MountError as error:
+                self.failure = error
+            nursery.cancel_scope.cancel()
+
+    async def _agree(self) -> bool:
+        """Answer INIT; False when the filesystem was unmounted before."""
+        session = self._session
+        while True:
+            await trio.lowlevel.wait_readable(session.device)
+            try:
+                size = session.receive()
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return False
+                raise
+            if not size:
+                continue
+            message = session.message(size)
+            header = decode_header(message)
+            if header.opcode != Opcode.INIT:
+                session.send(error_reply(header.unique, errno.EIO))
+                continue
+            request: Init = decoders(True)[int(Opcode.INIT)](message[40:], header)
+            if request.major > abi.MAJOR:
+                session.send(encode_major(header.unique))
+                continue
+            self._accept(header, request)
+            return True
+
+    def _accept(self, header: Header, request: Init) -> None:
+        session, config = self._session, self._config
+        try:
+            caps, _ = negotiate(request, self._wanted())
+        except OSError as error:
+            session.send(error_reply(header.unique, errno.EPROTO))
+            raise MountError(error.strerror or "the kernel's FUSE is too old") from None
+        session.send(encode_init(header.unique, caps))
+        self._settle_passthrough(caps)
+        timeout = min(int(config.timeout), 1_000_000_000)
+        context = Context(self._union, config, timeout, session.device, session.notify, caps.flags, caps.max_write)
+        session.use(Server(context, self._backings), decoders(bool(caps.flags & abi.SETXATTR_EXT)))
+
+    def _wanted(self) -> Wanted:
+        flags = _FLAGS
+        depth = 0
+        if not self._config.noacl:
+            flags |= abi.POSIX_ACL
+        if self._obstacle is None:
+            flags |= abi.PASSTHROUGH
+            depth = passthrough.stack_depth(self._union, self._config)
+        return Wanted(flags, max_write=_MAX_WRITE, max_stack_depth=depth)
+
+    def _settle_passthrough(self, caps: Capabilities) -> None:
+        backings = self._backings
+        if self._obstacle is not None:
+            backings.reason = self._obstacle
+        elif not caps.flags & abi.PASSTHROUGH:
+            backings.reason = "the kernel does not offer it (Linux 6.9 or later is needed)"
+        else:
+            backings.reason = ""
+            backings.probe(self._union)
+        if backings.reason and self._config.passthrough is Passthrough.ON:
+            raise MountError(f"passthrough=on: can't be had: {backings.reason}")
+
+    def _status(self) -> str:
+        return f"passthrough: off ({self._backings.reason})" if self._backings.reason else "passthrough: on"
+
+    async def _watch_signals(self, life: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+        """Unmount on the first signal, at once if nobody is inside; end at the second, or when the grace is over."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for _ in signals:
+                break
+            if not await trio.to_thread.run_sync(self._mounted.unmount, False):
+                await trio.to_thread.run_sync(self._mounted.unmount, True)
+            with trio.move_on_after(_GRACE):
+                async for _ in signals:
+                    break
+            _log.warning("%s: still in use; ended all the same", os.fsdecode(self._config.mountpoint))
+            life.cancel()

@@ -1,0 +1,266 @@
+"""How does a request get its answer?  The session: read, dispatch, reply; what takes long runs as a task.
+
+One trio event loop owns all state.  A handler runs to its answer at once, or gives back a coroutine that becomes a task.
+An operation that finds it has to wait for a file's copy-up has changed nothing yet: the copy-up is made in a task and
+then the operation starts again from its message.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from types import CoroutineType
+from typing import Any, Final
+
+import trio
+
+from unionfs.overlay.copyup import CopyUp
+from unionfs.overlay.errors import CopyUpNeeded
+from unionfs.overlay.node import Node
+from unionfs.overlay.union import Union
+from unionfs.serve.dispatch import Message, Route, Server
+from unionfs.serve.polling import Poller
+from unionfs.wire.abi import NO_REPLY, Opcode
+from unionfs.wire.cursor import Malformed
+from unionfs.wire.describe import describe
+from unionfs.wire.kinds import Header
+from unionfs.wire.reply import error as error_reply
+from unionfs.wire.request import decode_header
+
+_log: Final = logging.getLogger("unionfs")
+_INTERRUPT: Final = int(Opcode.INTERRUPT)
+_HEADER_SIZE: Final = 40
+#: Requests served before running tasks get a turn, and such turns before the loop sees to signals.
+_BURST: Final = 32
+_TURNS: Final = 32
+#: The device says so for a request that was interrupted or lost its caller before it was answered, or read.
+_GONE: Final = frozenset((errno.ENOENT, errno.EINTR, errno.EAGAIN))
+
+_Coroutine = Coroutine[Any, Any, Any]
+
+
+class Session:
+    """Serves one device until it is unmounted.
+
+    device: descriptor of /dev/fuse, non-blocking.  decoders: how each operation's arguments are read.
+    """
+
+    def __init__(self, device: int, union: Union, max_write: int, debug: bool) -> None:
+        self.device = device
+        self.union = union
+        self.decoders: dict[int, Callable[[memoryview, Header], Any]] = {}
+        self._debug = debug
+        self._server: Server | None = None
+        self._routes: dict[int, Route] = {}
+        self._buffer = bytearray(max_write + 4096 * 2)
+        self._view = memoryview(self._buffer)
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._jobs: dict[Node, _Job] = {}
+        self._nursery: trio.Nursery | None = None
+
+    def use(self, server: Server, decoders: dict[int, Callable[[memoryview, Header], Any]]) -> None:
+        """From now on requests are served by `server`."""
+        self._server = server
+        self._routes = server.routes
+        self.decoders = decoders
+
+    def receive(self) -> int:
+        """Read one request into the buffer; its length, 0 when there is none.  Raises OSError ENODEV when unmounted."""
+        try:
+            return os.readv(self.device, [self._buffer])
+        except OSError as error:
+            if error.errno in _GONE:
+                return 0
+            raise
+
+    def message(self, size: int) -> memoryview:
+        """The request just received."""
+        return self._view[:size]
+
+    async def run(self) -> None:
+        """Serve until the filesystem is unmounted."""
+        poller = Poller(self.device)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                await self._loop(poller)
+            except OSError as error:
+                if error.errno not in (errno.ENODEV, errno.ECONNABORTED, errno.EBADF):
+                    raise
+            nursery.cancel_scope.cancel()
+
+    async def _loop(self, poller: Poller) -> None:
+        turns = 0
+        while True:
+            turns += 1
+            if not self._burst() and not (poller.look() if self._scopes else poller.ready()):
+                await trio.lowlevel.wait_readable(self.device)
+            elif self._scopes or turns % _TURNS == 0:
+                # Tasks and signals have to get their turn however busy the device is.
+                await trio.lowlevel.checkpoint()
+
+    def _burst(self) -> bool:
+        """Serve what is waiting, up to a number of requests; True when there may be more."""
+        assert self._server is not None
+        for _ in range(_BURST):
+            size = self.receive()
+            if not size:
+                return False
+            self._serve(self._view[:size])
+            self.union.trim()
+            self._server.trim()
+        return True
+
+    def _serve(self, message: memoryview) -> None:
+        try:
+            header = decode_header(message)
+        except Malformed:
+            _log.error("a request without a proper header was dropped")
+            return
+        if header.opcode == _INTERRUPT:
+            self._interrupt(message, header)
+            return
+        self._handle(message, header)
+
+    def _handle(self, message: memoryview, header: Header) -> None:
+        """Decode, dispatch, reply; nothing that happens here ends the server."""
+        unique = header.unique
+        route = self._routes.get(header.opcode)
+        if route is None:
+            self.send(error_reply(unique, errno.ENOSYS))
+            return
+        try:
+            request = self.decoders[header.opcode](message[_HEADER_SIZE:], header)
+            if self._debug:
+                _log.debug("%s", describe(header, request))
+            answer = route.handle(header, request)
+            if type(answer) is CoroutineType:
+                self._start(self._finish, header, answer, route)
+                return
+            encoded = route.encode(unique, answer)
+        except CopyUpNeeded as needed:
+            self._start(self._copy_up_first, header, bytes(message), needed.node)
+            return
+        except OSError as error:
+            encoded = self._failure(header, error)
+        except Malformed as error:
+            _log.error("malformed %s: %s", describe(header), error)
+            encoded = error_reply(unique, errno.EINVAL)
+        except Exception:
+            _log.exception("%s failed", describe(header))
+            encoded = error_reply(unique, errno.EIO)
+        if encoded is not None and header.opcode not in NO_REPLY:
+            self.send(encoded)
+
+    def _failure(self, header: Header, error: OSError) -> bytes:
+        if self._debug:
+            _log.debug("%s: %s", describe(header), error)
+        return error_reply(header.unique, error.errno or errno.EIO)
+
+    def send(self, message: bytes | Message) -> None:
+        """Write one reply or notification; that its request is gone by now is no error."""
+        try:
+            if isinstance(message, bytes):
+                os.write(self.device, message)
+            else:
+                os.writev(self.device, message)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EINTR):
+                _log.error("a reply was refused: %s", error.strerror)
+
+    def notify(self, message: list[bytes]) -> None:
+        """Send a notification; the kernel may not know the node any more, or be too busy."""
+        try:
+            os.writev(self.device, message)
+        except OSError as error:
+            if self._debug:
+                _log.debug("notification: %s", error.strerror)
+
+    def _start(self, task: Callable[..., Any], header: Header, *args: Any) -> None:
+        assert self._nursery is not None
+        scope = self._scopes[header.unique] = trio.CancelScope()
+        self._nursery.start_soon(self._run_task, task, scope, header, *args)
+
+    async def _run_task(self, task: Callable[..., Any], scope: trio.CancelScope, header: Header, *args: Any) -> None:
+        """Run a task to its reply; an interrupted one is answered EINTR."""
+        encoded: bytes | Message | None = error_reply(header.unique, errno.EINTR)
+        try:
+            with scope:
+                encoded = await task(header, *args)
+        except OSError as error:
+            encoded = self._failure(header, error)
+        except Exception:
+            _log.exception("%s failed", describe(header))
+            encoded = error_reply(header.unique, errno.EIO)
+        finally:
+            self._scopes.pop(header.unique, None)
+        if encoded is not None:
+            self.send(encoded)
+
+    async def _finish(self, header: Header, answer: _Coroutine, route: Route) -> bytes | Message | None:
+        return route.encode(header.unique, await answer)
+
+    async def _copy_up_first(self, header: Header, message: bytes, node: Node) -> bytes | Message | None:
+        """Wait for the copy-up of `node`, then start the operation again."""
+        await self._copy_up(node)
+        self._scopes.pop(header.unique, None)
+        self._handle(memoryview(message), header)
+        return None
+
+    async def _copy_up(self, node: Node) -> None:
+        """Join the copy-up of a file, or begin it; it is given up when nobody waits for it any more."""
+        job = self._jobs.get(node)
+        if job is None:
+            assert self._nursery is not None
+            job = self._jobs[node] = _Job(CopyUp(self.union, node))
+            self._nursery.start_soon(self._run_copy_up, node, job)
+        job.waiters += 1
+        try:
+            await job.done.wait()
+        finally:
+            job.waiters -= 1
+            if not job.waiters:
+                job.copy_up.cancelled.value = True
+        if job.error is not None:
+            raise job.error
+
+    async def _run_copy_up(self, node: Node, job: _Job) -> None:
+        self.union.copying.add(node)
+        try:
+            job.copy_up.prepare()
+            await trio.to_thread.run_sync(job.copy_up.copy)
+            job.copy_up.publish()
+        except OSError as error:
+            job.error = error
+        except Exception as error:
+            _log.exception("copy-up failed")
+            job.error = OSError(errno.EIO, str(error))
+        finally:
+            job.copy_up.close()
+            self.union.copying.discard(node)
+            del self._jobs[node]
+            job.done.set()
+
+    def _interrupt(self, message: memoryview, header: Header) -> None:
+        """Cancel the task of a request; one that is not a task has been answered by now."""
+        try:
+            request = self.decoders[header.opcode](message[_HEADER_SIZE:], header)
+        except Malformed:
+            return
+        scope = self._scopes.get(request.unique)
+        if scope is not None:
+            scope.cancel()
+
+
+class _Job:
+    """A copy-up under way and who waits for it."""
+
+    __slots__ = ("copy_up", "done", "error", "waiters")
+
+    def __init__(self, copy_up: CopyUp) -> None:
+        self.copy_up = copy_up
+        self.done = trio.Event()
+        self.error: OSError | None = None
+        self.waiters = 0
