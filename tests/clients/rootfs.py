@@ -67,28 +67,29 @@ def unpack(archive: Path, target: Path) -> Rootfs:
 def archive(shared: Path) -> Iterator[Path]:
     """The tar of the root file system, made in `shared` by the first process of the session that asks.
 
-    Each user holds a shared lock on it, and the last one to leave removes it: except in the directory that
-    CACHE_VARIABLE names.
+    The last user removes it: except in the directory that CACHE_VARIABLE names.
     """
     cache = os.environ.get(CACHE_VARIABLE)
     directory = Path(cache) if cache else shared
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"debian-{release()}.tar"
-    with open(directory / f"{path.name}.lock", "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            _make(path)
-        fcntl.flock(lock, fcntl.LOCK_SH)
+    with open(directory / "users.lock", "ab") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        with open(directory / "maker.lock", "ab") as maker:
+            fcntl.flock(maker, fcntl.LOCK_EX)
+            if not path.exists():
+                _make(path)
         try:
             yield path
         finally:
-            if not cache and _last_user(lock.fileno()):
+            if not cache and _last(users.fileno()):
                 path.unlink(missing_ok=True)
 
 
-def _last_user(lock: int) -> bool:
+def _last(users: int) -> bool:
+    """Whether nobody else holds the lock of the users."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -173,4 +173,5 @@ def test_mount_and_fstab(filled: Layers, scratch: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "noatime" in done.stdout
+    wait_for(lambda: not processes_naming(filled.mnt), "the end of the server")
     assert (filled.top / "file").read_bytes() == b"above\n"

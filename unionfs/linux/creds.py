@@ -6,6 +6,7 @@ from typing import Final
 from unionfs.linux import libc
 
 CAP_CHOWN: Final = 0
+CAP_DAC_OVERRIDE: Final = 1
 CAP_DAC_READ_SEARCH: Final = 2
 CAP_FSETID: Final = 4
 CAP_SYS_ADMIN: Final = 21

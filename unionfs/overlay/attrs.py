@@ -86,8 +86,14 @@ def kill_privileges(union: Union, node: Node) -> None:
         kept &= ~modes.S_ISGID
     if kept != mode:
         at.chmod(*here, kept)
+    drop_capabilities(union, node)
+
+
+def drop_capabilities(union: Union, node: Node) -> None:
+    """A file's capabilities go with every change of its data, whoever makes it (capabilities(7))."""
+    ensure_upper(union, node)
     try:
-        xattr.remove(*here, _CAPABILITY)
+        xattr.remove(*node.at(), _CAPABILITY)
     except OSError as error:
         if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
             raise

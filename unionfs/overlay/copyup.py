@@ -185,14 +185,19 @@ class CopyUp:
         self._settle(node, parent, upper)
 
     def _settle(self, node: Node, parent: DirNode, upper: RealDir) -> None:
+        union = self._union
         if isinstance(node, DirNode):
             node.reals = (RealDir(upper.layer, upper, node.name), *node.reals)
-            node.impure = False
+            node.reals[0].note_new()
             reals: tuple[RealDir, ...] = (upper,)
             if parent.index is not None and (entry := parent.index.names.get(node.name)) is not None:
                 reals = (upper, *entry.reals)
         else:
             reals = (upper,)
+            if self._stat is not None and self._stat.nlink > 1:
+                # The other names stay with the lower file: from now on this one is another inode.
+                node.ino = union.inodes.number(upper.layer, stat.stat(upper.fd(), node.name).ino)
+        union.changed.append(node)
         node.upper = True
         node.real_dir = upper
         node.real_name = node.name
@@ -232,7 +237,7 @@ def copy_xattrs(union: Union, source: tuple[int, bytes], target: tuple[int, byte
 
 def set_impure(union: Union, parent: DirNode) -> None:
     """Note on the upper directory that it holds objects with an origin."""
-    if not parent.impure:
-        upper = parent.upper_dir
+    upper = parent.upper_dir
+    if not upper.marks().impure:
         xattr.write(upper.fd(), b"", union.prefix + "impure", b"y")
-        parent.impure = True
+        upper.note_impure()

@@ -102,7 +102,7 @@ def link(union: Union, node: Node, parent: DirNode, name: bytes) -> Stat:
     adopt_name(node, parent, name)
     found = stat.stat(*node.at())
     if found.nlink > 1:
-        union.inodes.hardlinks[found.ino] = node
+        union.inodes.note_link(node, found.ino)
     if found.ino != node.ino:
         union.note_origin(node, parent)
     if parent.index is not None:
@@ -155,7 +155,7 @@ def _enroll(union: Union, parent: DirNode, name: bytes, upper: RealDir) -> tuple
     node: Node
     if kind == modes.S_IFDIR:
         directory = DirNode(ino, parent, name, (RealDir(upper.layer, upper, name),), True)
-        directory.impure = False
+        directory.reals[0].note_new()
         node = directory
     else:
         node = Node(kind, ino, parent, name, upper, True)

@@ -61,15 +61,24 @@ class Inodes:
             for parent, name in names_of(node):
                 if parent.children.get(name) is node:
                     del parent.children[name]
-        if node.aliases is not None or self.hardlinks:
-            for ino in [ino for ino, other in self.hardlinks.items() if other is node]:
-                del self.hardlinks[ino]
+        self.forget_link(node)
         if isinstance(node, DirNode):
             for child in node.children.values():
                 detach(child, node)
             for real in node.reals:
                 real.close()
         node.unpin()
+
+    def note_link(self, node: Node, ino: int) -> None:
+        """The upper inode `ino` has several names: all of them stand for this node."""
+        node.link_ino = ino
+        self.hardlinks[ino] = node
+
+    def forget_link(self, node: Node) -> None:
+        """The node's inode has no name left, or the kernel has forgotten it."""
+        if node.link_ino:
+            del self.hardlinks[node.link_ino]
+            node.link_ino = 0
 
     def number(self, layer: Layer, ino: int) -> int:
         """`st_ino` for the inode `ino` of a layer: unique over all layers' filesystems."""

@@ -29,27 +29,26 @@ def lock_directory(dir_fd: int, option: str, path: bytes) -> int:
 
 
 def _flock_holder(fd: int) -> str:
+    """Who holds the lock now: the process that took it has since sent its child to the background (proc(5), fdinfo)."""
     found = os.fstat(fd)
-    wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    try:
-        with open("/proc/locks", encoding="ascii") as locks:
-            for line in locks:
-                fields = line.split()
-                if fields[1] == "FLOCK" and wanted in fields:
-                    return _process(int(fields[4]))
-    except (OSError, ValueError, IndexError):
-        pass
+    wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}".encode()
+    for process in filter(str.isdecimal, os.listdir("/proc")):
+        if int(process) == os.getpid():
+            continue
+        try:
+            for number in os.listdir(f"/proc/{process}/fdinfo"):
+                with open(f"/proc/{process}/fdinfo/{number}", "rb") as info:
+                    if any(b"FLOCK" in line and wanted in line.split() for line in info):
+                        return _process(process)
+        except OSError:
+            continue
     return "another unionfs mount"
 
 
-def _process(pid: int) -> str:
-    """The lock was taken by a process that may since have sent its child to the background: find who serves the mount."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as cmdline:
-            words = cmdline.read().rstrip(b"\0").split(b"\0")
-    except OSError:
-        return "another unionfs mount"
-    return f"process {pid} ({os.fsdecode(b' '.join(words))})"
+def _process(process: str) -> str:
+    with open(f"/proc/{process}/cmdline", "rb") as cmdline:
+        words = cmdline.read().rstrip(b"\0").split(b"\0")
+    return f"process {process} ({os.fsdecode(b' '.join(words))})"
 
 
 def _overlay_mount(fd: int) -> str | None:

@@ -87,6 +87,7 @@ def search(reals: Sequence[RealDir], name: bytes, first_only: bool = False) -> F
                     break
             else:
                 if top is None and not real.is_whiteout(name, here):
+                    check_data(real, name, here)
                     return Found((real,), here)
                 break
         if depth != last and real.has_marker(name):
@@ -94,10 +95,19 @@ def search(reals: Sequence[RealDir], name: bytes, first_only: bool = False) -> F
     return Found(tuple(found), top) if top is not None else None
 
 
+def check_data(real: RealDir, name: bytes, found: Stat) -> None:
+    """Raises EPERM for a file whose data are in another layer, as overlayfs does with metacopy=off: never show zeros."""
+    if found.mode & 0o170000 == modes.S_IFREG and real.is_metacopy(name, found):
+        raise OSError(errno.EPERM, "metadata-only file, and metacopy is off")
+
+
 def is_opaque(real: RealDir, name: bytes) -> bool:
-    """Does nothing below the directory `name` of `real` show?"""
+    """Does nothing below the directory `name` of `real` show?  Raises EPERM for a redirect, as with redirect_dir=nofollow."""
     fd = real.fd()
-    if marks.read_dir_marks(fd, name, real.layer.prefix).opaque:
+    found = marks.read_dir_marks(fd, name, real.layer.prefix)
+    if found.redirect is not None:
+        raise OSError(errno.EPERM, "redirected directory, and redirects are not followed")
+    if found.opaque:
         return True
     return stat.find(fd, name + b"/" + marks.OPAQUE_MARKER) is not None
 
@@ -115,11 +125,11 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
             adopt_name(known, parent, name)
             return known
     ino = None
-    if upper and is_impure(union, parent):
+    if upper and parent.upper_dir.marks().impure:
         ino = union.inodes.origin_number(real.fd(), name, real.layer.prefix, kind)
     node = Node(kind, union.inodes.number(real.layer, here.ino) if ino is None else ino, parent, name, real, upper)
     if upper and here.nlink > 1:
-        union.inodes.hardlinks[here.ino] = node
+        union.inodes.note_link(node, here.ino)
     union.inodes.enroll(node)
     parent.children[name] = node
     return node
@@ -133,7 +143,7 @@ def _directory(union: Union, parent: DirNode, name: bytes, found: Found) -> DirN
         ino = union.inodes.number(reals[1].layer, stat.stat(found.reals[1].fd(), name).ino)
     else:
         ino = union.inodes.number(reals[0].layer, found.stat.ino)
-        if upper and is_impure(union, parent):
+        if upper and parent.upper_dir.marks().impure:
             origin = union.inodes.origin_number(found.reals[0].fd(), name, reals[0].layer.prefix, _S_IFDIR)
             ino = ino if origin is None else origin
     node = DirNode(ino, parent, name, reals, upper)
@@ -152,11 +162,3 @@ def adopt_name(node: Node, parent: DirNode, name: bytes) -> None:
         if node.aliases is None:
             node.aliases = []
         node.aliases.append((parent, name))
-
-
-def is_impure(union: Union, parent: DirNode) -> bool:
-    """May objects of the directory's upper part have an origin?"""
-    if parent.impure is None:
-        upper = parent.upper_dir
-        parent.impure = marks.read_dir_marks(upper.fd(), b"", upper.layer.prefix).impure
-    return parent.impure

@@ -30,41 +30,42 @@ _NATIVE_FLAGS: Final = _FLAG_BIG_ENDIAN if sys.byteorder == "big" else 0
 
 
 class DirMarks(NamedTuple):
-    """What a directory's xattrs say to the union."""
+    """What a directory's xattrs say to the union.
+
+    opaque: nothing below shows.  xwhiteouts: empty files in it may be whiteouts by xattr.  impure: objects in it may have
+    an origin, or their data elsewhere.  redirect: under which path the layers below continue it.
+    """
 
     opaque: bool
+    xwhiteouts: bool
     impure: bool
     redirect: bytes | None
 
 
-_NO_MARKS: Final = DirMarks(False, False, None)
+NO_MARKS: Final = DirMarks(False, False, False, None)
 
 
 def read_dir_marks(dir_fd: int, name: bytes, prefix: str) -> DirMarks:
     """The marks of the directory `name`: one system call when there are none."""
     names = xattr.names(dir_fd, name)
     if not names:
-        return _NO_MARKS
-    opaque = prefix + "opaque" in names and xattr.find(dir_fd, name, prefix + "opaque") == b"y"
+        return NO_MARKS
+    value = xattr.find(dir_fd, name, prefix + "opaque") if prefix + "opaque" in names else None
+    opaque = value == b"y"
     foreign = FOREIGN + "opaque"
     if not opaque and foreign in names:
         opaque = (xattr.find(dir_fd, name, foreign) or b"").startswith(b"y")
     redirect = xattr.find(dir_fd, name, prefix + "redirect") if prefix + "redirect" in names else None
-    return DirMarks(opaque, prefix + "impure" in names, redirect)
-
-
-def opaque_value(dir_fd: int, name: bytes, prefix: str) -> bytes | None:
-    """`y`: nothing below shows; `x`: xattr whiteouts may be inside; anything else means nothing."""
-    return xattr.find(dir_fd, name, prefix + "opaque")
+    return DirMarks(opaque, value == b"x", prefix + "impure" in names, redirect)
 
 
 def has_whiteout_xattr(dir_fd: int, name: bytes, prefix: str) -> bool:
     return xattr.find(dir_fd, name, prefix + "whiteout") is not None
 
 
-def is_private(attribute: str, prefix: str) -> bool:
-    """Is the xattr the union's own business?"""
-    return attribute.startswith((prefix, FOREIGN))
+def has_metacopy_xattr(dir_fd: int, name: bytes, prefix: str) -> bool:
+    """Are the file's data in a layer below (overlayfs.rst, "Metadata only copy up")?"""
+    return xattr.find(dir_fd, name, prefix + "metacopy") is not None
 
 
 def escape(attribute: str, prefix: str) -> str | None:

@@ -149,7 +149,7 @@ def _kind(entry: os.DirEntry[bytes]) -> int:
 
 def _examine(real: RealDir, name: bytes, kind: int) -> tuple[bool, int]:
     """(is it a whiteout, its S_IFMT bits) for an entry whose type alone does not tell."""
-    if kind == modes.S_IFREG and not real.has_xwhiteouts():
+    if kind == modes.S_IFREG and not real.marks().xwhiteouts:
         return False, kind
     found = stat.find(real.fd(), name)
     if found is None:

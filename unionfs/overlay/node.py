@@ -28,11 +28,12 @@ class Node:
     aliases: its other known names.  real_dir, real_name: the place of that name's object on its layer.
     upper: that object is on the upper layer.  unlinked: no name is left in the union.
     fd: an O_PATH descriptor of the object, instead of a place, when it has no known name on its layer.
+    link_ino: the upper inode's number while the node is in the table of those with several names, else 0.
     attachment: whatever the server keeps with a node (open files, backing file).
     """
 
     __slots__ = (
-        "aliases", "attachment", "fd", "ino", "kind", "lookups", "name", "nodeid", "parent", "real_dir", "real_name",
+        "aliases", "attachment", "fd", "ino", "kind", "link_ino", "lookups", "name", "nodeid", "parent", "real_dir", "real_name",
         "unlinked", "upper",
     )  # fmt: skip
 
@@ -49,6 +50,7 @@ class Node:
         self.upper = upper
         self.unlinked = False
         self.fd = -1
+        self.link_ino = 0
         self.attachment: Any = None
 
     @property
@@ -104,18 +106,17 @@ class DirNode(Node):
     """A directory: the real directories that merge into it, the topmost first.
 
     reals[0] is on the upper layer exactly when `upper` is set.  children: the nodes the kernel knows in it, by name.
-    index: all its names, once it was listed.  impure: some upper objects in it have an origin (None: not yet known).
+    index: all its names, once it was listed.
     probes: system calls spent on lookups through several layers; at probe_limit it is asked whether the index would pay.
     """
 
-    __slots__ = ("children", "impure", "index", "probe_limit", "probes", "reals")
+    __slots__ = ("children", "index", "probe_limit", "probes", "reals")
 
     def __init__(self, ino: int, parent: DirNode | None, name: bytes, reals: tuple[RealDir, ...], upper: bool) -> None:
         super().__init__(modes.S_IFDIR, ino, parent, name, reals[0].parent, upper)
         self.reals = reals
         self.children: dict[bytes, Node] = {}
         self.index: MergedIndex | None = None
-        self.impure: bool | None = None
         self.probes = 0
         self.probe_limit = FEW_PROBES
 

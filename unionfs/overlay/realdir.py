@@ -54,7 +54,7 @@ class RealDir:
     Lower directories never move.  An upper one moves with its name or with an ancestor's, and only here is that noted.
     """
 
-    __slots__ = ("_fd", "_markers", "_xwhiteouts", "layer", "name", "parent")
+    __slots__ = ("_fd", "_markers", "_marks", "layer", "name", "parent")
 
     def __init__(self, layer: Layer, parent: RealDir | None, name: bytes, fd: int = -1) -> None:
         self.layer = layer
@@ -62,7 +62,7 @@ class RealDir:
         self.name = name
         self._fd = fd
         self._markers: set[bytes] | None = None
-        self._xwhiteouts: bool | None = None
+        self._marks: marks.DirMarks | None = None
 
     def fd(self) -> int:
         """An O_PATH descriptor, valid until the operation under way ends.  Raises ENOENT, ENOTDIR, ELOOP, EMFILE."""
@@ -101,20 +101,37 @@ class RealDir:
             real = real.parent
         return b"/".join([real.layer.path, *reversed(parts)])
 
-    def has_xwhiteouts(self) -> bool:
-        """May empty files in here be whiteouts by xattr (overlayfs.rst, "whiteouts and opaque directories")?"""
-        if self._xwhiteouts is None:
-            self._xwhiteouts = marks.opaque_value(self.fd(), b"", self.layer.prefix) == b"x"
-        return self._xwhiteouts
+    def marks(self) -> marks.DirMarks:
+        """What the directory's own xattrs say, read once."""
+        if self._marks is None:
+            self._marks = marks.read_dir_marks(self.fd(), b"", self.layer.prefix)
+        return self._marks
+
+    def note_new(self) -> None:
+        """The directory was just made, without marks that matter for what it holds."""
+        self._marks = marks.NO_MARKS
+
+    def note_impure(self) -> None:
+        """The directory got the impure mark."""
+        self._marks = self.marks()._replace(impure=True)
 
     def is_whiteout(self, name: bytes, found: stat.Stat) -> bool:
         """Is the object `name` of this directory a whiteout in one of the kernel's two forms?"""
         kind = found.mode & 0o170000
         if kind == modes.S_IFCHR:
             return found.rdev_major == 0 and found.rdev_minor == 0
-        if kind == modes.S_IFREG and found.size == 0 and self.has_xwhiteouts():
+        if kind == modes.S_IFREG and found.size == 0 and self.marks().xwhiteouts:
             return marks.has_whiteout_xattr(self.fd(), name, self.layer.prefix)
         return False
+
+    def is_metacopy(self, name: bytes, found: stat.Stat) -> bool:
+        """Is the regular file `name` only metadata, its data being in a layer below?
+
+        Such a file holds no blocks of data; one made by a copy-up lies in an impure directory.  No other is asked.
+        """
+        if not found.size or (found.blocks and not self.marks().impure):
+            return False
+        return marks.has_metacopy_xattr(self.fd(), name, self.layer.prefix)
 
     def has_marker(self, name: bytes) -> bool:
         """Does a `.wh.` file here hide `name` in the layers below (the form of AUFS, OCI images and fuse-overlayfs)?"""

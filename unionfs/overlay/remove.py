@@ -124,9 +124,7 @@ def forget_name(union: Union, node: Node, parent: DirNode, name: bytes, last: bo
         return
     if last:
         node.unlinked = True
-        if node.upper and union.inodes.hardlinks:
-            for ino in [ino for ino, other in union.inodes.hardlinks.items() if other is node]:
-                del union.inodes.hardlinks[ino]
+        union.inodes.forget_link(node)
     if node.upper and not isinstance(node, DirNode):
         node.parent = None
     if isinstance(node, DirNode):

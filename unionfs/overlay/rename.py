@@ -47,12 +47,17 @@ def rename(union: Union, parent: DirNode, name: bytes, new_parent: DirNode, new_
     replaced = lookup(union, new_parent, new_name)
     target = replaced[0] if replaced is not None else None
     exchange = bool(flags & at.RENAME_EXCHANGE)
-    _check_target(union, node, replaced, flags)
+    if replaced is None and exchange:
+        raise OSError(errno.ENOENT, "nothing to exchange with")
+    if replaced is not None and flags & at.RENAME_NOREPLACE:
+        raise OSError(errno.EEXIST, "target exists")
     if target is node:
         return None
     for moving in (node, target) if exchange else (node,):
         if isinstance(moving, DirNode) and (not moving.upper or moving.is_merged):
             raise OSError(errno.EXDEV, "a directory with a lower part can't be renamed")
+    if replaced is not None:
+        _check_target(union, node, *replaced, exchange=exchange)
     for moving in (node, target) if exchange else (node,):
         if moving is not None:
             ensure_upper(union, moving)
@@ -67,16 +72,9 @@ def rename(union: Union, parent: DirNode, name: bytes, new_parent: DirNode, new_
     return target
 
 
-def _check_target(union: Union, node: Node, replaced: tuple[Node, Stat] | None, flags: int) -> None:
-    if replaced is None:
-        if flags & at.RENAME_EXCHANGE:
-            raise OSError(errno.ENOENT, "nothing to exchange with")
-        return
-    target, found = replaced
-    if flags & at.RENAME_NOREPLACE:
-        raise OSError(errno.EEXIST, "target exists")
+def _check_target(union: Union, node: Node, target: Node, found: Stat, *, exchange: bool) -> None:
     check_removable(union, found)
-    if flags & at.RENAME_EXCHANGE or target is node:
+    if exchange:
         return
     if node.is_dir and not isinstance(target, DirNode):
         raise OSError(errno.ENOTDIR, "target is not a directory")
@@ -89,7 +87,7 @@ def _check_target(union: Union, node: Node, replaced: tuple[Node, Stat] | None, 
 def _exchange(union: Union, one: Side, other: Side) -> None:
     assert one.node is not None and other.node is not None
     for side, place in ((one, other), (other, one)):
-        _make_opaque(union, side.node, place.below)
+        _make_opaque(union, side.node, place.parent)
     at.rename(
         one.parent.upper_dir.fd(), one.name, other.parent.upper_dir.fd(), other.name, at.RENAME_EXCHANGE
     )
@@ -103,7 +101,7 @@ def _exchange(union: Union, one: Side, other: Side) -> None:
 def _move(union: Union, source: Side, destination: Side, replaced: Stat | None) -> None:
     node, target = source.node, destination.node
     assert node is not None
-    _make_opaque(union, node, destination.below)
+    _make_opaque(union, node, destination.parent)
     over_whiteout = False
     if target is None or not target.upper:
         over_whiteout = union.staging_area().is_whiteout(destination.parent.upper_dir, destination.name)
@@ -149,9 +147,9 @@ def _rename_upper(union: Union, source: Side, destination: Side, over_whiteout: 
         staging.whiteout(source.parent, source.name)
 
 
-def _make_opaque(union: Union, node: Node | None, below: bool) -> None:
-    """A directory that moves to where something below would merge with it hides that."""
-    if below and isinstance(node, DirNode):
+def _make_opaque(union: Union, node: Node | None, parent: DirNode) -> None:
+    """A directory that moves into one with a lower part must not merge with what lies or will lie there."""
+    if parent.lower_dirs and isinstance(node, DirNode):
         try:
             xattr.write(*node.at(), union.prefix + "opaque", b"y")
         except OSError:
@@ -190,7 +188,7 @@ def _rename_node(union: Union, node: Node, old: Side, new: Side) -> None:
     elif node.aliases and (old.parent, old.name) in node.aliases:
         node.aliases.remove((old.parent, old.name))
         node.aliases.append((new.parent, new.name))
-    if old.parent is not new.parent and (old.parent.impure is not False):
+    if old.parent is not new.parent and old.parent.upper_dir.marks().impure:
         union.note_origin(node, new.parent)
 
 

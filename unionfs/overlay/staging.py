@@ -11,7 +11,7 @@ import os
 import stat as modes
 from typing import TYPE_CHECKING, Final
 
-from unionfs.linux import at, stat
+from unionfs.linux import at, creds, stat
 from unionfs.overlay import marks
 from unionfs.overlay.creator import SERVER
 from unionfs.overlay.errors import LayerError
@@ -187,8 +187,11 @@ def prepare_work(base: int, shown: str) -> int:
                 f"workdir: {shown}/work/incompat was left by a mount whose feature must not be ignored (volatile: data may be"
                 " lost); check the upper layer, then remove work/incompat, or start with fresh upperdir and workdir"
             )
+        if not creds.has_capability(creds.CAP_DAC_OVERRIDE):
+            at.chmod(base, WORK, 0o700)
         remove_tree(base, WORK)
-    os.mkdir(WORK, 0, dir_fd=base)
+    # As the kernel's overlayfs has it, nobody may look inside; but the server itself must.
+    os.mkdir(WORK, 0 if creds.has_capability(creds.CAP_DAC_OVERRIDE) else 0o700, dir_fd=base)
     return os.open(WORK, _OPEN, dir_fd=base)
 
 

@@ -20,7 +20,7 @@ from unionfs.overlay.layer import Layer
 from unionfs.overlay.locks import lock_directory
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.realdir import DescriptorCache, RealDir
-from unionfs.overlay.staging import Staging, prepare_work
+from unionfs.overlay.staging import WORK, Staging, prepare_work
 
 #: Names held in indexes altogether before the oldest index is dropped.
 _MOST_NAMES: Final = 1_000_000
@@ -30,7 +30,8 @@ class Union:
     """One union over its open layers.
 
     layers: top first, the upper one (number 0) included if there is one.  root: the node of the mount's root.
-    copying: files being copied up outside the event loop.  read_only: every change is refused with EROFS.
+    copying: files being copied up outside the event loop.  changed: nodes whose attributes a copy-up has changed since
+    the list was last emptied.  read_only: every change is refused with EROFS.
     """
 
     def __init__(self, config: UnionConfig, opened: tuple[Layer, ...], staging: int, locks: list[int]) -> None:
@@ -43,6 +44,7 @@ class Union:
         self.identity = Identity()
         self.inodes = Inodes(opened)
         self.copying: set[Node] = set()
+        self.changed: list[Node] = []
         self._locks = locks
         self._staging = Staging(self, staging, files=False) if staging >= 0 else None
         self._indexes: OrderedDict[DirNode, int] = OrderedDict()
@@ -63,7 +65,8 @@ class Union:
             if config.upper is not None and config.work is not None:
                 upper, work = layers.open_upper(config.upper, config.work, prefix, descriptors)
                 opened.insert(0, upper)
-                _check_overlaps(config)
+            _check_overlaps(config)
+            if config.upper is not None and config.work is not None:
                 locks.append(lock_directory(upper.root.fd(), "upperdir", config.upper))
                 locks.append(lock_directory(work, "workdir", config.work))
             staging = cls._prepare_staging(config, prefix, work)
@@ -87,9 +90,14 @@ class Union:
             return -1
         try:
             staging = prepare_work(work, os.fsdecode(config.work))
-            layers.probe_xattrs(staging, b"", prefix, os.fsdecode(config.upper))
-            if config.fsync is Fsync.VOLATILE:
-                _mark_volatile(staging)
+            try:
+                layers.probe_xattrs(staging, b"", prefix, os.fsdecode(config.upper))
+                if config.fsync is Fsync.VOLATILE:
+                    _mark_volatile(staging)
+            except BaseException:
+                os.close(staging)
+                os.rmdir(WORK, dir_fd=work)
+                raise
         except OSError as error:
             raise LayerError(f"workdir: {os.fsdecode(config.work)} can't be prepared: {error.strerror}") from None
         return staging
@@ -204,16 +212,19 @@ def _descriptor_limit() -> int:
 
 
 def _check_overlaps(config: UnionConfig) -> None:
-    """No writable directory may be, hold or lie in a lower layer (ELOOP in the kernel's overlayfs)."""
-    assert config.upper is not None and config.work is not None
-    for option, path in (("upperdir", config.upper), ("workdir", config.work)):
+    """No layer may be, hold or lie in another one (ELOOP in the kernel's overlayfs)."""
+    taken: list[tuple[str, bytes, bytes]] = []
+    writable = [("upperdir", config.upper), ("workdir", config.work)]
+    for option, path in [*writable, *(("lowerdir", lower) for lower in config.lowers)]:
+        if path is None:
+            continue
         mine = os.path.realpath(path)
-        for lower in config.lowers:
-            other = os.path.realpath(lower)
+        for other_option, other_path, other in taken:
             if layers.is_within(mine, other) or layers.is_within(other, mine):
                 raise LayerError(
-                    f"{option}: {os.fsdecode(path)} overlaps lowerdir {os.fsdecode(lower)}; layers must be separate trees"
+                    f"{option}: {os.fsdecode(path)} overlaps {other_option} {os.fsdecode(other_path)}; layers must be separate trees"
                 )
+        taken.append((option, path, mine))
 
 
 def _mark_volatile(staging: int) -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from unionfs.linux import at
+from unionfs.linux import at, creds
 from unionfs.linux.stat import Stat
 from unionfs.overlay import attrs
 from unionfs.overlay.node import Node
@@ -65,7 +65,7 @@ class Attributes:
         A file that is open for writing by passthrough changes by shared mappings without a word to the kernel's FUSE side.
         """
         io = node.attachment
-        return 0 if io is not None and io.writers else self._valid
+        return 0 if io is not None and io.writers and io.passthrough else self._valid
 
     def entry(self, node: Node, found: Stat) -> Entry:
         """The reply that names a node; the kernel counts one more lookup."""
@@ -96,14 +96,31 @@ class Attributes:
             uid = request.uid if valid & abi.FATTR_UID else -1
             gid = request.gid if valid & abi.FATTR_GID else -1
             attrs.chown(union, node, uid, gid)
-        if valid & abi.FATTR_KILL_SUIDGID or not valid & ~(abi.FATTR_FH | abi.FATTR_LOCKOWNER):
-            # Nothing to set: the kernel says that a write is about to happen (fs/fuse/dir.c, fuse_do_setattr).
+        if valid & abi.FATTR_KILL_SUIDGID:
             attrs.kill_privileges(union, node)
+        elif not valid & ~(abi.FATTR_FH | abi.FATTR_LOCKOWNER):
+            self._before_write(header, node)
         if valid & abi.FATTR_MODE:
             attrs.chmod(union, node, request.mode)
         if valid & (abi.FATTR_ATIME | abi.FATTR_MTIME):
             attrs.utimens(union, node, *_times(request))
         return AttrReply(self.valid(node), attr_of(node, attrs.real_stat(node)))
+
+
+    def _before_write(self, header: Header, node: Node) -> None:
+        """Nothing to set: a write is about to happen, or chown(2) with no id (fs/fuse/dir.c, fuse_setattr).
+
+        Raises EPERM for the latter by a stranger, who else could strip anybody's file of its set-id bits.
+        """
+        if not node.is_regular:
+            return
+        io = node.attachment
+        if not (io is not None and io.writers) and header.uid not in (0, attrs.real_stat(node).uid):
+            raise OSError(errno.EPERM, "not the owner")
+        if header.uid == 0 and creds.has_capability(creds.CAP_FSETID, header.pid):
+            attrs.drop_capabilities(self._union, node)
+        else:
+            attrs.kill_privileges(self._union, node)
 
 
 def _times(request: Setattr) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -12,7 +12,7 @@ class FileIo:
     """A node's `attachment`.
 
     cached, passthrough: live opens by I/O mode, of which only one is above zero at any time (kernel rule, fs/fuse/iomode.c).
-    writers: live opens for writing by passthrough.  backing_id: of the registered backing file, 0 for none.
+    writers: live opens for writing.  backing_id: of the registered backing file, 0 for none.
     stored: the file's data were pushed into the page cache.  mixed: the page cache may be older than the file.
     fd: the server's own descriptor for what does not pass through; `fd_upper`: it is the upper file's.
     """

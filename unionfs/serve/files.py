@@ -89,7 +89,10 @@ class Files:
         if not io.cached and not io.stored and not writing and keep:
             self._push(node, io)
         io.cached += 1
-        return OpenReply(_CACHED, keep | _OPEN_FLAGS, 0)
+        if not writing:
+            return OpenReply(_CACHED, keep | _OPEN_FLAGS, 0)
+        io.writers += 1
+        return OpenReply(_CACHED | _WRITER, keep | _OPEN_FLAGS, 0)
 
     def _open_passthrough(self, node: Node, io: FileIo, flags: int, writing: bool) -> OpenReply:
         if not io.passthrough:
@@ -147,7 +150,7 @@ class Files:
             return
         if request.fh & _WRITER:
             io.writers -= 1
-            if not io.writers:
+            if not io.writers and io.passthrough:
                 self._context.notify([notify.inval_inode(node.nodeid, -1, 0)])
         if request.fh & _PASSTHROUGH:
             io.passthrough -= 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import errno
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -33,15 +34,25 @@ _FLAG_WORDS: Final = (
 class Mounted:
     """A live mount: the device's descriptor and how to unmount."""
 
-    __slots__ = ("_helper", "device", "mountpoint")
+    __slots__ = ("_helper", "_identity", "device", "mountpoint")
 
     def __init__(self, device: int, mountpoint: bytes, helper: str | None) -> None:
         self.device = device
         self.mountpoint = mountpoint
         self._helper = helper
+        self._identity = _topmost(mountpoint)
+
+    def is_topmost(self) -> bool:
+        """Is it this mount that its path leads to?  Another may lie on top, or it may be gone already."""
+        return self._identity is not None and _topmost(self.mountpoint) == self._identity
 
     def unmount(self, lazy: bool) -> bool:
-        """Unmount; False when it is busy (not with `lazy`).  May wait for the server, so never call it from the loop."""
+        """Unmount; False when it is busy (not with `lazy`).  May wait for the server, so never call it from the loop.
+
+        A mount that another one covers can't be named any more, and stays.
+        """
+        if not self.is_topmost():
+            return True
         if self._helper is not None:
             command = [self._helper, "-u", "-q", *(["-z"] if lazy else []), "--", os.fsdecode(self.mountpoint)]
             return subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
@@ -57,6 +68,17 @@ class Mounted:
         if self.device >= 0:
             os.close(self.device)
             self.device = -1
+
+
+def _topmost(mountpoint: bytes) -> tuple[bytes, bytes] | None:
+    """(mount id, device) of the mount that the path leads to, read from the table: looking at the path would ask the server."""
+    with open("/proc/self/mountinfo", "rb") as table:
+        found = [fields for fields in map(bytes.split, table) if _unescaped(fields[4]) == mountpoint]
+    return (found[-1][0], found[-1][2]) if found else None
+
+
+def _unescaped(path: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), path)
 
 
 def open_mount(config: SessionConfig) -> Mounted:

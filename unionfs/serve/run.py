@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -55,10 +56,9 @@ def serve(union: Union, config: SessionConfig, ready: Callable[[str], None]) -> 
         if life.failure is not None:
             raise life.failure
     finally:
-        if mounted.device >= 0:
-            mounted.close()
-            # Whatever ended the session, nothing stays mounted that would only answer ENOTCONN.
-            mounted.unmount(lazy=True)
+        mounted.close()
+        # Whatever ended the session, nothing stays mounted that would only answer ENOTCONN.
+        mounted.unmount(lazy=True)
 
 
 class _Mount:
@@ -121,7 +121,7 @@ class _Mount:
             raise MountError(error.strerror or "the kernel's FUSE is too old") from None
         session.send(encode_init(header.unique, caps))
         self._settle_passthrough(caps)
-        timeout = min(int(config.timeout), 1_000_000_000)
+        timeout = min(math.ceil(config.timeout), 1_000_000_000)
         context = Context(self._union, config, timeout, session.device, session.notify, caps.flags, caps.max_write)
         session.use(Server(context, self._backings), decoders(bool(caps.flags & abi.SETXATTR_EXT)))
 

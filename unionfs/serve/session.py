@@ -26,6 +26,7 @@ from unionfs.wire.abi import NO_REPLY, Opcode
 from unionfs.wire.cursor import Malformed
 from unionfs.wire.describe import describe
 from unionfs.wire.kinds import Header
+from unionfs.wire.notify import inval_inode
 from unionfs.wire.reply import error as error_reply
 from unionfs.wire.request import decode_header
 
@@ -87,7 +88,7 @@ class Session:
             try:
                 await self._loop(poller)
             except OSError as error:
-                if error.errno not in (errno.ENODEV, errno.ECONNABORTED, errno.EBADF):
+                if error.errno not in (errno.ENODEV, errno.ECONNABORTED):
                     raise
             nursery.cancel_scope.cancel()
 
@@ -136,6 +137,8 @@ class Session:
             if self._debug:
                 _log.debug("%s", describe(header, request))
             answer = route.handle(header, request)
+            if self.union.changed:
+                self._tell_changes()
             if type(answer) is CoroutineType:
                 self._start(self._finish, header, answer, route)
                 return
@@ -153,6 +156,12 @@ class Session:
             encoded = error_reply(unique, errno.EIO)
         if encoded is not None and header.opcode not in NO_REPLY:
             self.send(encoded)
+
+    def _tell_changes(self) -> None:
+        """The kernel's attributes of copied-up objects are out of date; said before the reply, whose own are newer."""
+        for node in self.union.changed:
+            self.notify([inval_inode(node.nodeid, -1, 0)])
+        self.union.changed.clear()
 
     def _failure(self, header: Header, error: OSError) -> bytes:
         if self._debug:
