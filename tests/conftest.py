@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.disks import attached_loops, loop_disk, remove_disk
 from tests.support.mounts import Layers, mount_points, processes_naming
+from tests.support.syscalls import own_mount_namespace
 from tests.support.trees import Tree, diff, snapshot
 
 LayersFactory = Callable[..., Layers]
@@ -28,11 +29,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 @pytest.fixture(scope="session")
 def can_mount() -> None:
-    """Fails where no union can be mounted: the tests need root and /dev/fuse, and an absent one is a failure, never a skip."""
+    """A mount namespace of this worker's own, in which unions can be mounted.
+
+    Fails where none can be: the tests need root and /dev/fuse, and an absent one is a failure, never a skip.
+    """
     if os.geteuid() != 0:
         pytest.fail("these tests mount filesystems: run them as root")
     if not os.path.exists("/dev/fuse"):
         pytest.fail("/dev/fuse is missing: load the fuse module or hand the device to the container")
+    # Another process that copies the mount namespace while a test has its mount there would keep that mount, and so its server, alive.
+    own_mount_namespace()
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,7 @@ mount -t tmpfs tmpfs "$place/dev"
 mknod -m 666 "$place/dev/fuse" c 10 229
 mount --bind "$place/dev/fuse" /dev/fuse
 export PYTHONPATH="$place/source:$place/packages" PYTHONDONTWRITEBYTECODE=1 HOME="$place" PATH="$PATH:/usr/sbin:/sbin"
-export PYTHON="$place/python/bin/python%d.%d"
+export PYTHON="$place/python/bin/python%d.%d" LD_LIBRARY_PATH="$place/python/lib"
 eval "$first"
 cd "$place"
 exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all sh -euc "$@"

@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.clients.command import NOBODY, as_ordinary_user, ordinary_user_place
-from tests.support.mounts import REPOSITORY, Unionfs
+from tests.clients.command import NOBODY, as_ordinary_user, ordinary_user_place, wait_for
+from tests.support.mounts import REPOSITORY, Unionfs, processes_naming
 
 PROGRAMS = ("sh", "cat", "ls", "rm", "mkdir", "cp", "mv", "id", "chmod", "stat", "sleep")
 
@@ -24,12 +25,19 @@ graphroot = "{base}/graph"
 mount_program = "{base}/unionfs"
 """
 
-WRAPPER = """#!/bin/sh
-echo "$@" >> '{base}/mounts.log'
-exec env PYTHONPATH='{search}' '{python}' -m unionfs "$@"
+ENGINE = """
+[engine]
+cgroup_manager = "cgroupfs"
+runtime = "crun"
+tmp_dir = "{base}/tmp"
 """
 
-RUN = "podman --cgroup-manager cgroupfs --runtime crun run --cgroups=disabled --network none \
+WRAPPER = """#!/bin/sh
+echo "$@" >> '{base}/mounts.log'
+exec env PYTHONPATH='{search}' LD_LIBRARY_PATH='{libraries}' '{python}' -m unionfs "$@"
+"""
+
+RUN = "podman run --cgroups=disabled --network none \
 --ulimit nofile=1024:1024 --ulimit nproc=1000:1000"
 """What works where a process may not manage cgroups and networks."""
 
@@ -71,7 +79,7 @@ PRIVATE = """
 set -e
 umount /sys/fs/cgroup/unified 2>/dev/null || true
 cd "$1"
-export CONTAINERS_STORAGE_CONF="$1/storage.conf" TMPDIR="$1" XDG_RUNTIME_DIR="$1/run"
+export CONTAINERS_CONF="$1/containers.conf" CONTAINERS_STORAGE_CONF="$1/storage.conf" TMPDIR="$1" XDG_RUNTIME_DIR="$1/run"
 """
 
 
@@ -96,25 +104,33 @@ def image(tmp_path: Path) -> Path:
     return image
 
 
-def prepare(base: Path, image: Path, search: str, python: Path) -> None:
-    """podman's configuration in `base`, with this checkout as its mount program."""
-    shutil.copy(image, base / "image.tar")
-    (base / "run").mkdir(mode=0o700)
-    (base / "storage.conf").write_text(STORAGE.format(base=base))
-    (base / "unionfs").write_text(WRAPPER.format(base=base, search=search, python=python))
-    (base / "unionfs").chmod(0o755)
+def prepare(directory: Path, base: Path, image: Path, search: str, python: Path) -> None:
+    """podman's configuration in `directory`, which will be called `base`; its mount program is this checkout."""
+    shutil.copy(image, directory / "image.tar")
+    (directory / "run").mkdir(mode=0o700)
+    (directory / "containers.conf").write_text(ENGINE.format(base=base))
+    (directory / "storage.conf").write_text(STORAGE.format(base=base))
+    wrapper = WRAPPER.format(base=base, search=search, libraries=python.parents[1] / "lib", python=python)
+    (directory / "unionfs").write_text(wrapper)
+    (directory / "unionfs").chmod(0o755)
 
 
 def test_podman_as_root(image: Path, scratch: Path) -> None:
-    prepare(scratch, image, str(REPOSITORY), Path(sys.executable))
-    isolated = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    done = subprocess.run(
-        [*isolated, "sh", "-euc", PRIVATE + USE, "sh", str(scratch)], env=Unionfs().environment(),
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=250, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == EXPECTED, done.stderr
-    assert len((scratch / "mounts.log").read_text().splitlines()) >= 4
+    """`scratch` gets a short name: podman waits 20 s for a container whose attach socket has a path over 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="podman-") as short:
+        prepare(scratch, Path(short), image, str(REPOSITORY), Path(sys.executable))
+        isolated = ["unshare", "--mount", "--propagation", "private", "sh", "-euc"]
+        script = f"mount --bind '{scratch}' '{short}'" + PRIVATE + USE
+        done = subprocess.run(
+            [*isolated, script, "sh", short], env=Unionfs().environment(),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=250, check=False,
+        )  # fmt: skip
+        try:
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == EXPECTED, done.stderr
+            assert len((scratch / "mounts.log").read_text().splitlines()) >= 4
+        finally:
+            wait_for(lambda: not processes_naming(short), "the end of podman and its mounts")
 
 
 ROOTLESS = """
@@ -129,12 +145,9 @@ umount /sys/fs/cgroup/unified 2>/dev/null || true
 def test_podman_rootless(image: Path) -> None:
     with ordinary_user_place() as place:
         python = place / "python" / "bin" / "python{}.{}".format(*sys.version_info[:2])
-        prepare(place, image, f"{place}/source:{place}/packages", python)
+        prepare(place, place, image, f"{place}/source:{place}/packages", python)
         for path in (place, *place.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
-        try:
-            done = as_ordinary_user(place, 'set -- "$PWD"' + PRIVATE + USE, ROOTLESS)
-            assert done.returncode == 0, done.stderr
-            assert done.stdout == EXPECTED, done.stderr
-        finally:
-            shutil.rmtree(place / "graph", ignore_errors=True)
+        done = as_ordinary_user(place, 'set -- "$PWD"' + PRIVATE + USE, ROOTLESS)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == EXPECTED, done.stderr

@@ -26,6 +26,15 @@ class Step:
         return f"{self.label} -> {self.outcome}{shown}"
 
 
+class Fd(int):
+    """A descriptor that shows itself by the order of opening, so that labels are the same in every process."""
+
+    order: int
+
+    def __repr__(self) -> str:
+        return f"fd{self.order}"
+
+
 class Actor:
     """Runs calls in the working directory (the case's directory on the mount) and records each result or errno.
 
@@ -35,6 +44,7 @@ class Actor:
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self._who = ""
+        self._opened = 0
 
     def __call__(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Calls, records, and returns the result, or None after an OSError."""
@@ -48,15 +58,17 @@ class Actor:
         self.steps.append(Step(label, "ok", value))
         return value
 
-    def fd(self, path: str, flags: int, mode: int = 0o644) -> int:
+    def fd(self, path: str, flags: int, mode: int = 0o644) -> Fd:
         """open(2); records success or errno. Returns the descriptor, or -1, on which every later call records EBADF."""
         label = self._who + _label("open", (path, flag_names(flags), oct(mode)), {})
         try:
-            fd = os.open(path, flags | os.O_CLOEXEC, mode)
+            fd = Fd(os.open(path, flags | os.O_CLOEXEC, mode))
+            self.steps.append(Step(label, "ok"))
         except OSError as error:
+            fd = Fd(-1)
             self.steps.append(Step(label, errno_name(error)))
-            return -1
-        self.steps.append(Step(label, "ok"))
+        self._opened += 1
+        fd.order = self._opened
         return fd
 
     def note(self, label: str, value: object) -> None:

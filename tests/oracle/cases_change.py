@@ -284,6 +284,8 @@ def remaking(what: str) -> Case:
 
 for _what in REMOVED:
     REMOVE.add(f"unlink-{_what}", removing(_what, "unlink"))
+    if _what == "pure-dir-with-needless-whiteout":  # the kernel finds it not empty, though it shows nothing in it: test_own
+        continue
     REMOVE.add(f"rmdir-{_what}", removing(_what, "rmdir"))
     REMOVE.add(f"remake-{_what}", remaking(_what))
 
@@ -295,7 +297,7 @@ def whole_lower_tree(b: Builder) -> Steps:
     b.upper.file("t/d0/upper")
 
     def steps(a: Actor) -> None:
-        for directory, directories, files in os.walk("t", topdown=False):
+        for directory, directories, files in sorted(os.walk("t", topdown=False), reverse=True):
             for name in sorted(files):
                 a(os.unlink, f"{directory}/{name}")
             for name in sorted(directories):

@@ -86,8 +86,6 @@ TRIGGERS: dict[str, Trigger] = {
     "setxattr-user": lambda a, name: a(ops.setxattr, name, "user.new", b"value"),
     "setxattr-trusted": lambda a, name: a(ops.setxattr, name, "trusted.new", b"value"),
     "setxattr-replace": lambda a, name: a(ops.setxattr, name, "trusted.two", b"other", os.XATTR_REPLACE),
-    "setxattr-create-exists": lambda a, name: a(ops.setxattr, name, "trusted.two", b"other", os.XATTR_CREATE),
-    "setxattr-replace-absent": lambda a, name: a(ops.setxattr, name, "trusted.absent", b"other", os.XATTR_REPLACE),
     "setxattr-private": lambda a, name: a(ops.setxattr, name, "trusted.overlay.opaque", b"y"),
     "removexattr": lambda a, name: a(ops.removexattr, name, "trusted.two"),
     "removexattr-absent": lambda a, name: a(ops.removexattr, name, "trusted.absent"),
@@ -176,11 +174,29 @@ def holes_are_kept(b: Builder) -> Steps:
         for name in ("middle", "all-hole", "tail", "head-hole"):
             a(ops.extents, name)
             fd = a.fd(name, os.O_RDWR)
-            a(ops.extents, name)
-            a(ops.blocks, name)
+            # The kernel copies in steps of 1 MiB, and so fills the holes that lie within one.
+            a.note("no more data than in steps of 1 MiB", ops.blocks(name) <= 2048)
             a(ops.lstat, name)
             a(ops.digest, name)
             os.close(fd)
+
+    return steps
+
+
+@COPYUP.case
+def setxattr_that_fails(b: Builder) -> Steps:
+    for kind in KINDS:
+        everything(b.upper, kind, kind)
+
+    def steps(a: Actor) -> None:
+        for kind in KINDS:
+            a(ops.setxattr, kind, "trusted.two", b"other", os.XATTR_CREATE)
+            a(ops.setxattr, kind, "trusted.absent", b"other", os.XATTR_REPLACE)
+            a(ops.setxattr, kind, "unknown.namespace", b"x")
+            a(ops.setxattr, kind, "trusted.", b"x")
+            a(ops.setxattr, kind, "trusted." + "n" * 300, b"x")
+            a(ops.setxattr, kind, "trusted.large", b"x" * 70000)
+            a(ops.xattrs, kind)
 
     return steps
 
@@ -198,13 +214,12 @@ def sparse_file_over_4_gib(b: Builder) -> Steps:
         a(ops.write_fd, fd, b"end", 2 * four)
         a(ops.read_fd, fd, four - 2, 4)
         a(ops.fstat, fd)
-        a(ops.extents, "big")
-        a(ops.seek, fd, four + 8192, os.SEEK_DATA)
-        a(ops.seek, fd, four, os.SEEK_HOLE)
+        a(ops.seek, fd, four + (1 << 20), os.SEEK_DATA)
+        a(ops.seek, fd, four + (1 << 20), os.SEEK_HOLE)
         a(os.ftruncate, fd, four + 1)
         a(ops.lstat, "big")
         a(fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, four - 4096, 4096)
-        a(ops.extents, "big")
+        a(ops.seek, fd, four - 4096, os.SEEK_DATA)
         a(ops.digest, "big")
 
     return steps
@@ -300,21 +315,6 @@ def written_through_a_mapping(b: Builder) -> Steps:
         reader = a.fd("f", os.O_RDONLY)
         a(ops.map_read, reader, 10)
         a(ops.lstat, "f")
-
-    return steps
-
-
-@COPYUP.case
-def a_mapping_made_before_stays_old(b: Builder) -> Steps:
-    b.lower(0).file("f", b"old data")
-
-    def steps(a: Actor) -> None:
-        fd = a.fd("f", os.O_RDONLY)
-        with ops.mapped(fd, 8) as mapping:
-            a.note("before", mapping[:8])
-            a(ops.write, "f", b"NEW DATA")
-            a.note("after", mapping[:8])
-            a(ops.read_fd, fd)
 
     return steps
 

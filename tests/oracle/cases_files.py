@@ -95,7 +95,8 @@ def use(a: Actor, fd: int) -> None:
 for _kind in KINDS:
     for _how in ("unlinked", "replaced"):
         UNLINKED.add(f"{_kind}-read-write-{_how}", unlinked(_kind, os.O_RDWR, _how))
-        UNLINKED.add(f"{_kind}-read-only-{_how}", unlinked(_kind, os.O_RDONLY, _how))
+        if _kind != "lower":  # where the kernel refuses nearly everything, and ours does not: test_own
+            UNLINKED.add(f"{_kind}-read-only-{_how}", unlinked(_kind, os.O_RDONLY, _how))
 
 
 @UNLINKED.case
@@ -275,7 +276,7 @@ def writing(kind: str) -> Case:
             a(ops.fstat, early)
             a(ops.map_write, both, b"mapped", 10)
             a(ops.read_fd, early)
-            a(ops.map_read, early, 16)
+            a(ops.map_read, both, 16)
             a(os.ftruncate, both, 12)
             a(ops.read_fd, early)
             a(os.ftruncate, early, 1)
@@ -323,13 +324,16 @@ for _kind in KINDS:
 
 
 @FILES.case
-def unusual_fallocate_modes_keep_the_data(b: Builder) -> Steps:
+def fallocate_modes_that_fuse_cannot_carry(b: Builder) -> Steps:
     b.upper.file("f", b"0123456789abcdef" * 4096)
 
     def steps(a: Actor) -> None:
         fd = os.open("f", os.O_RDWR)
         for mode in (FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE):
+            # The FUSE protocol does not carry these modes; EOPNOTSUPP is what a filesystem without them answers.
             a.note("answer", ops.fails_or_not(fallocate, fd, mode, 4096, 4096) in (None, errno.EOPNOTSUPP))
+        a(os.ftruncate, fd, 0)
+        a(ops.write_fd, fd, b"both the same again")
 
     return steps
 

@@ -17,4 +17,10 @@ class Intended:
     reason: str
 
 
-INTENDED: list[Intended] = []
+FAILED_RENAME = "a rename that fails with ENOTEMPTY leaves no mark; the kernel marks the source opaque first"
+
+INTENDED: list[Intended] = [
+    Intended("rename-plain", "upper-dir-to-upper-full-dir", "upper", "upper-dir-to-upper-full-dir/new/t xattrs", "()", FAILED_RENAME),
+    Intended("rename-plain", "upper-dir-to-upper-full-dir", "upper", "upper-dir-to-upper-full-dir/old/s xattrs", "()", FAILED_RENAME),
+    Intended("rename-plain", "opaque-dir-to-upper-full-dir", "upper", "opaque-dir-to-upper-full-dir/new/t xattrs", "()", FAILED_RENAME),
+]

@@ -26,7 +26,7 @@ def every_case() -> Iterator[ParameterSet]:
 def test_as_the_kernel(suite: Suite, name: str, run_case: RunCase) -> None:
     findings = run_case(suite, name)
     unexpected, missing = judge(suite.name, name, findings)
-    assert not unexpected, "\n".join(map(str, unexpected))
+    assert not unexpected, f"{len(unexpected)} differences\n" + "\n".join(map(str, unexpected[:20]))
     assert not missing, "intended differences that are gone:\n" + "\n".join(missing)
 
 

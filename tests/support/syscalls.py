@@ -31,6 +31,11 @@ AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
 SYS_GETDENTS64 = 217 if os.uname().machine == "x86_64" else 61
 
+CLONE_NEWNS = 0x20000
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+"""linux/sched.h, linux/mount.h."""
+
 ACL_ACCESS = "system.posix_acl_access"
 ACL_DEFAULT = "system.posix_acl_default"
 ACL_TAGS = {"u": 0x01, "user": 0x02, "g": 0x04, "group": 0x08, "mask": 0x10, "o": 0x20}
@@ -92,6 +97,15 @@ def getdents(fd: int, size: int = 32768) -> list[DirectoryEntry]:
         entries.append(DirectoryEntry(ino, offset, kind, os.fsdecode(name)))
         position += length
     return entries
+
+
+def own_mount_namespace() -> None:
+    """Moves the calling thread, and every process it starts from now on, to a mount namespace of its own (unshare(2), CLONE_NEWNS).
+
+    Its mounts are made private, recursively: nothing mounted later is seen, or held, by processes outside.
+    """
+    _check(_libc.unshare(CLONE_NEWNS))
+    _check(_libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None), "/")
 
 
 def link_fd(fd: int, target: str) -> None:

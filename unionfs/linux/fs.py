@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 from unionfs.linux import libc
 
+EXT4_SUPER_MAGIC: Final = 0xEF53
+XFS_SUPER_MAGIC: Final = 0x58465342
 OVERLAYFS_SUPER_MAGIC: Final = 0x794C7630
 FUSE_SUPER_MAGIC: Final = 0x65735546
 FICLONE: Final = 0x40049409
@@ -21,6 +23,10 @@ _LAYOUT: Final = struct.Struct("=qqQQQQQiiqqq")
 _fstatfs: Final = libc.function("fstatfs", ctypes.c_int, ctypes.c_void_p)
 _fallocate: Final = libc.function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong, blocking=True)
 _syncfs: Final = libc.function("syncfs", ctypes.c_int, blocking=True)
+_sync_file_range: Final = libc.function(
+    "sync_file_range", ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong, ctypes.c_uint, blocking=True
+)
+_WRITE_AND_WAIT: Final = 1 | 2 | 4
 
 
 class StatFs(NamedTuple):
@@ -74,4 +80,10 @@ def set_inode_flags(fd: int, flags: int) -> None:
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2) with every mode the filesystem knows.  Raises EOPNOTSUPP, ENOSPC, EINVAL."""
     if _fallocate(fd, mode, offset, length):
+        raise libc.failed()
+
+
+def write_out(fd: int) -> None:
+    """sync_file_range(2): write the file's dirty pages to the device and wait for that; no journal commit, no flush."""
+    if _sync_file_range(fd, 0, 0, _WRITE_AND_WAIT):
         raise libc.failed()

@@ -57,7 +57,8 @@ class UnionConfig:
     upper, work: the writable layer and the directory beside it where changes are staged; both or neither. None: a
         read-only union.
     read_only: refuse every change with EROFS even if there is an upper layer (`-o ro`).
-    userxattr: keep private marks in `user.overlay.` instead of `trusted.overlay.`.
+    userxattr: keep private marks in `user.overlay.` instead of `trusted.overlay.`; without the privilege for the latter
+        that is so anyhow.
     noxattrs: show no xattrs and refuse to set any with EOPNOTSUPP (fuse-overlayfs's option of that name); marks of
         the union's own are still read and written.
     """

@@ -10,7 +10,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
-from unionfs.linux import at, handle, stat, xattr
+from unionfs.linux import at, fs, handle, stat, xattr
 from unionfs.linux.stat import Stat
 from unionfs.overlay import marks
 from unionfs.overlay.config import Fsync
@@ -66,7 +66,7 @@ class CopyUp:
     stops a copy under way: `copy` then raises EINTR.  Whatever fails, nothing is left behind.
     """
 
-    __slots__ = ("_length", "_name", "_node", "_source", "_stat", "_target", "_union", "cancelled")
+    __slots__ = ("_has_data", "_length", "_name", "_node", "_source", "_stat", "_target", "_union", "cancelled")
 
     def __init__(self, union: Union, node: Node, length: int | None = None) -> None:
         self._union = union
@@ -75,6 +75,7 @@ class CopyUp:
         self._name = b""
         self._source = -1
         self._target = -1
+        self._has_data = False
         self._stat: Stat | None = None
         self.cancelled = Cancelled()
 
@@ -115,6 +116,7 @@ class CopyUp:
         assert found is not None
         if self._target >= 0:
             size = found.size if self._length is None else min(found.size, self._length)
+            self._has_data = size > 0
             copy_data(self._source, self._target, size, self.cancelled)
         here = (self._target, b"") if self._target >= 0 else (self._union.staging_area().work, self._name)
         at.chown(*here, found.uid, found.gid)
@@ -148,9 +150,20 @@ class CopyUp:
                 raise
 
     def _sync(self, here: tuple[int, bytes]) -> None:
+        """See that after a crash the name never shows without its data.
+
+        Where the journal orders a new name behind data already on the device, writing them out is enough and several
+        times cheaper than a commit; a caller who wants the file durable syncs it like any other.
+        """
         fsync = self._union.config.fsync
-        if self._target >= 0 and fsync is not Fsync.VOLATILE:
-            os.fsync(self._target)
+        if self._target >= 0:
+            if fsync is Fsync.VOLATILE or (fsync is Fsync.AUTO and not self._has_data):
+                return
+            upper = self._union.upper
+            if fsync is Fsync.AUTO and upper is not None and upper.ordered:
+                fs.write_out(self._target)
+            else:
+                os.fsync(self._target)
         elif fsync is Fsync.STRICT and self._node.is_dir:
             fd = at.open_at(*here, os.O_RDONLY | os.O_DIRECTORY)
             try:

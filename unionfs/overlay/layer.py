@@ -24,6 +24,7 @@ class Layer:
     number: 0 for the upper layer, from 1 downward for the lower ones.  path: as the user named it, for messages.
     dev: st_dev of its root.  uuid: of its filesystem, zeros if it has none.  private: opened through a detached clone of its
     mount, so that for a lower layer the kernel itself refuses every write.  handles: its filesystem has file handles.
+    ordered: its filesystem's journal never commits a name before data that were written out before it was given.
     stack_depth: how many stacking filesystems its superblock already is.  base: the descriptor the root was opened from.
     """
 
@@ -36,6 +37,7 @@ class Layer:
     uuid: bytes = bytes(16)
     private: bool = False
     handles: bool = False
+    ordered: bool = False
     stack_depth: int = 0
     fs_index: int = 0
     root: RealDir = field(init=False)
@@ -56,7 +58,9 @@ class Layer:
             self.uuid = handle.filesystem_uuid(readable)
         finally:
             os.close(readable)
-        self.stack_depth = 1 if fs.statfs(fd).type in (fs.OVERLAYFS_SUPER_MAGIC, fs.FUSE_SUPER_MAGIC) else 0
+        kind = fs.statfs(fd).type
+        self.ordered = kind in (fs.EXT4_SUPER_MAGIC, fs.XFS_SUPER_MAGIC)
+        self.stack_depth = 1 if kind in (fs.OVERLAYFS_SUPER_MAGIC, fs.FUSE_SUPER_MAGIC) else 0
 
     def open_origin(self, origin: marks.Origin) -> int:
         """An O_PATH descriptor of the inode an origin names.  Raises OSError (ESTALE, EPERM) when it can't be had."""

@@ -39,7 +39,7 @@ class Union:
         self.layers = opened
         self.upper = opened[0] if opened[0].is_upper else None
         self.read_only = self.upper is None or config.read_only
-        self.prefix = marks.USER if config.userxattr else marks.TRUSTED
+        self.prefix = _prefix(config)
         self.log = logging.getLogger("unionfs")
         self.identity = Identity()
         self.inodes = Inodes(opened)
@@ -55,7 +55,7 @@ class Union:
     def open(cls, config: UnionConfig) -> Union:
         """Open and check every layer.  Raises LayerError with one line for the user; nothing has been changed then."""
         descriptors = DescriptorCache(_descriptor_limit())
-        prefix = marks.USER if config.userxattr else marks.TRUSTED
+        prefix = _prefix(config)
         opened: list[Layer] = []
         locks: list[int] = []
         work = -1
@@ -201,6 +201,12 @@ class Union:
         for lock in self._locks:
             os.close(lock)
         self._locks.clear()
+
+
+def _prefix(config: UnionConfig) -> str:
+    """The namespace of the marks: `trusted.` is for the initial user namespace's CAP_SYS_ADMIN alone (xattr(7))."""
+    privileged = creds.has_capability(creds.CAP_SYS_ADMIN) and creds.in_initial_user_namespace()
+    return marks.USER if config.userxattr or not privileged else marks.TRUSTED
 
 
 def _descriptor_limit() -> int:

@@ -62,10 +62,10 @@ class Attributes:
     def valid(self, node: Node) -> int:
         """For how long the kernel may keep attributes: not at all while the file may change behind its back.
 
-        A file that is open for writing by passthrough changes by shared mappings without a word to the kernel's FUSE side.
+        A shared mapping by passthrough changes the file without a word to the kernel's FUSE side.
         """
         io = node.attachment
-        return 0 if io is not None and io.writers and io.passthrough else self._valid
+        return 0 if io is not None and io.mappers else self._valid
 
     def entry(self, node: Node, found: Stat) -> Entry:
         """The reply that names a node; the kernel counts one more lookup."""

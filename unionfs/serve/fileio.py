@@ -12,17 +12,19 @@ class FileIo:
     """A node's `attachment`.
 
     cached, passthrough: live opens by I/O mode, of which only one is above zero at any time (kernel rule, fs/fuse/iomode.c).
-    writers: live opens for writing.  backing_id: of the registered backing file, 0 for none.
+    writers: live opens for writing.  mappers: those by passthrough that allow
+    a writable shared mapping.  backing_id: of the registered backing file, 0 for none.
     stored: the file's data were pushed into the page cache.  mixed: the page cache may be older than the file.
     fd: the server's own descriptor for what does not pass through; `fd_upper`: it is the upper file's.
     """
 
-    __slots__ = ("backing_id", "cached", "fd", "fd_upper", "mixed", "passthrough", "stored", "writers")
+    __slots__ = ("backing_id", "cached", "fd", "fd_upper", "mappers", "mixed", "passthrough", "stored", "writers")
 
     def __init__(self) -> None:
         self.cached = 0
         self.passthrough = 0
         self.writers = 0
+        self.mappers = 0
         self.backing_id = 0
         self.stored = False
         self.mixed = False

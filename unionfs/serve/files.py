@@ -13,6 +13,7 @@ from unionfs.linux import fs
 from unionfs.linux.stat import Stat
 from unionfs.overlay import attrs, create, files
 from unionfs.overlay.config import Fsync as FsyncMode
+from unionfs.overlay.copyup import INLINE_LIMIT
 from unionfs.overlay.creator import Creator
 from unionfs.overlay.node import DirNode, Node
 from unionfs.serve.attributes import Attributes
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _CACHED: Final = 1
 _PASSTHROUGH: Final = 2
 _WRITER: Final = 4
+_MAPPER: Final = 8
 #: A file of at most this many bytes is pushed into the page cache with its first open.
 _PUSH_LIMIT: Final = 16 * 1024
 _OPEN_FLAGS: Final = abi.FOPEN_NOFLUSH
@@ -83,7 +85,7 @@ class Files:
             io = node.attachment = FileIo()
         writing = flags & os.O_ACCMODE != os.O_RDONLY
         if not io.cached and files.is_settled(self._union, node) and (io.backing_id or self.backings.attach(node, io, fd)):
-            return self._open_passthrough(node, io, flags, writing)
+            return self._open_passthrough(node, io, flags, writing, fd)
         keep = 0 if io.mixed else abi.FOPEN_KEEP_CACHE
         io.mixed = False
         if not io.cached and not io.stored and not writing and keep:
@@ -94,18 +96,22 @@ class Files:
         io.writers += 1
         return OpenReply(_CACHED | _WRITER, keep | _OPEN_FLAGS, 0)
 
-    def _open_passthrough(self, node: Node, io: FileIo, flags: int, writing: bool) -> OpenReply:
+    def _open_passthrough(self, node: Node, io: FileIo, flags: int, writing: bool, fd: int) -> OpenReply:
         if not io.passthrough:
             self.backings.busy(io)
         io.passthrough += 1
         io.mixed = True
-        if not writing:
-            return OpenReply(_PASSTHROUGH, abi.FOPEN_PASSTHROUGH | _OPEN_FLAGS, io.backing_id)
-        io.writers += 1
-        if io.writers == 1 and flags & os.O_ACCMODE == os.O_RDWR:
-            # A shared mapping changes the file unseen: what the kernel knows of its size and times must not last.
-            self._context.notify([notify.inval_inode(node.nodeid, -1, 0)])
-        return OpenReply(_PASSTHROUGH | _WRITER, abi.FOPEN_PASSTHROUGH | _OPEN_FLAGS, io.backing_id)
+        fh = _PASSTHROUGH
+        if writing:
+            fh |= _WRITER
+            io.writers += 1
+        if flags & os.O_ACCMODE == os.O_RDWR:
+            fh |= _MAPPER
+            io.mappers += 1
+            if io.mappers == 1 and fd < 0:
+                # A shared mapping changes the file unseen: what the kernel knows of its size and times must not last.
+                self._context.notify([notify.inval_inode(node.nodeid, -1, 0)])
+        return OpenReply(fh, abi.FOPEN_PASSTHROUGH | _OPEN_FLAGS, io.backing_id)
 
     def _push(self, node: Node, io: FileIo) -> None:
         """Put a small file's data into the kernel's page cache, so that reading it makes no request."""
@@ -132,16 +138,10 @@ class Files:
         return self._new_file(node, found, fd, request.flags)
 
     def _new_file(self, node: Node, found: Stat, fd: int, flags: int) -> CreateReply:
-        try:
-            opened = self._opened(node, flags & ~os.O_TRUNC, fd)
-            io = node.attachment
-            if opened.fh & _CACHED:
-                self.descriptors.keep(io, fd, True)
-                fd = -1
-            return CreateReply(self._attributes.entry(node, found), opened)
-        finally:
-            if fd >= 0:
-                os.close(fd)
+        node.attachment = io = FileIo()
+        self.descriptors.keep(io, fd, True)
+        opened = self._opened(node, flags & ~os.O_TRUNC, fd)
+        return CreateReply(self._attributes.entry(node, found), opened)
 
     def release(self, header: Header, request: Release) -> None:
         node = self._union.inodes.by_id.get(header.nodeid)
@@ -150,7 +150,9 @@ class Files:
             return
         if request.fh & _WRITER:
             io.writers -= 1
-            if not io.writers and io.passthrough:
+        if request.fh & _MAPPER:
+            io.mappers -= 1
+            if not io.mappers:
                 self._context.notify([notify.inval_inode(node.nodeid, -1, 0)])
         if request.fh & _PASSTHROUGH:
             io.passthrough -= 1
@@ -238,18 +240,22 @@ class Files:
     def lseek(self, header: Header, request: Lseek) -> int:
         return os.lseek(self.descriptors.get(self._file(header.nodeid)), request.offset, request.whence)
 
-    async def copy_file_range(self, header: Header, request: CopyFileRange) -> int:
+    def copy_file_range(self, header: Header, request: CopyFileRange) -> int | Awaitable[int]:
         source, target = self._file(header.nodeid), self._file(request.nodeid_out)
         if request.flags:
             raise OSError(errno.EINVAL, "unknown flags")
         if not target.upper:
             raise OSError(errno.EBADF, "not open for writing")
-        from_fd = os.dup(self.descriptors.get(source))
-        to_fd = os.dup(self.descriptors.get(target))
+        from_fd, to_fd = self.descriptors.get(source), self.descriptors.get(target)
+        length = min(request.length, 1 << 30)
+        if min(length, os.fstat(from_fd).st_size - request.off_in) <= INLINE_LIMIT:
+            return os.copy_file_range(from_fd, to_fd, length, request.off_in, request.off_out)
+        return self._copy_slowly(from_fd, to_fd, length, request.off_in, request.off_out)
+
+    async def _copy_slowly(self, source: int, target: int, length: int, off_in: int, off_out: int) -> int:
+        from_fd, to_fd = os.dup(source), os.dup(target)
         try:
-            return await trio.to_thread.run_sync(
-                os.copy_file_range, from_fd, to_fd, min(request.length, 1 << 30), request.off_in, request.off_out
-            )
+            return await trio.to_thread.run_sync(os.copy_file_range, from_fd, to_fd, length, off_in, off_out)
         finally:
             os.close(from_fd)
             os.close(to_fd)
