@@ -55,7 +55,7 @@ def test_splitting_respects_escapes(text: str, separator: str, parts: list[str])
     [("a", "a"), (r"a\:b", "a:b"), (r"a\,b", "a,b"), (r"a\\b", "a\\b"), (r"a\b", "ab"), (r"\\\:", "\\:")],
 )
 def test_a_backslash_protects_one_character(value: str, plain: str) -> None:
-    assert unescape(value) == plain
+    assert unescape("fsname", value) == plain
 
 
 def test_a_lone_backslash_at_the_end_is_refused() -> None:

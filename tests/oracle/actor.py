@@ -34,6 +34,9 @@ class Fd(int):
     def __repr__(self) -> str:
         return f"fd{self.order}"
 
+    def __str__(self) -> str:
+        return str(int(self))
+
 
 class Actor:
     """Runs calls in the working directory (the case's directory on the mount) and records each result or errno.

@@ -66,7 +66,7 @@ class Option:
         self.store(settings, value or "")
 
 
-def unescape(value: str) -> str:
+def unescape(name: str, value: str) -> str:
     r"""The value without backslashes that only protect the next character (`\:` `\,` `\\`), as overlayfs does it."""
     if "\\" not in value:
         return value
@@ -76,7 +76,7 @@ def unescape(value: str) -> str:
         if character == "\\":
             character = next(characters, "")
             if not character:
-                raise CommandError(f"'{value}' ends in a lone backslash: a backslash in a path is written twice")
+                raise CommandError(f"option {name}={value}: it ends in a lone backslash; a backslash in a path is written twice")
         plain.append(character)
     return "".join(plain)
 
@@ -99,7 +99,7 @@ def split_unescaped(text: str, separator: str) -> list[str]:
 
 def to_path(name: str, value: str) -> bytes:
     """A directory's path as the kernel takes it: without escapes, neither empty nor holding a NUL byte."""
-    path = os.fsencode(unescape(value))
+    path = os.fsencode(unescape(name, value))
     if not path:
         raise CommandError(f"option {name}= is empty: name a directory")
     if b"\0" in path:

@@ -65,7 +65,7 @@ def _append_lower(settings: Settings, value: str) -> None:
 
 
 def _name_source(settings: Settings, value: str) -> None:
-    settings.source = os.fsencode(unescape(value))
+    settings.source = os.fsencode(unescape("fsname", value))
 
 
 _LAYERS = (

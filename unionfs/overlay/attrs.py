@@ -15,6 +15,7 @@ from unionfs.overlay.node import DirNode, Node
 if TYPE_CHECKING:
     from unionfs.overlay.union import Union
 
+_SET_GROUP: Final = modes.S_ISGID | modes.S_IXGRP
 _CAPABILITY: Final = "security.capability"
 _PROTECTED: Final = stat.STATX_ATTR_IMMUTABLE | stat.STATX_ATTR_APPEND
 
@@ -73,6 +74,11 @@ def truncate(union: Union, node: Node, size: int) -> None:
         os.close(fd)
 
 
+def is_set_id(found: Stat) -> bool:
+    """Does the file change its executor's identity: set-user-ID, or set-group-ID together with group execution?"""
+    return bool(found.mode & modes.S_ISUID) or found.mode & _SET_GROUP == _SET_GROUP
+
+
 def kill_privileges(union: Union, node: Node) -> None:
     """Someone without the privilege to keep them changes the file: set-id bits and capabilities go.
 
@@ -91,12 +97,9 @@ def kill_privileges(union: Union, node: Node) -> None:
 
 def drop_capabilities(union: Union, node: Node) -> None:
     """A file's capabilities go with every change of its data, whoever makes it (capabilities(7))."""
-    ensure_upper(union, node)
-    try:
+    if xattr.find(*node.at(), _CAPABILITY) is not None:
+        ensure_upper(union, node)
         xattr.remove(*node.at(), _CAPABILITY)
-    except OSError as error:
-        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-            raise
 
 
 def read_link(node: Node) -> bytes:

@@ -1,11 +1,13 @@
 """Which names does a merged directory show?  The merged index: one scan for each layer, then one dictionary probe a name.
 
-Every name has a cookie, the position a listing resumes after.  Cookies only grow and a name keeps its own as long as it
-stays, so that a listing resumed after a change neither repeats nor leaves out a name that stayed.
+Every name has a cookie, the position a listing resumes after.  A name keeps its cookie as long as it stays, so that a
+listing resumed after a change neither repeats nor leaves out a name that stayed.  New names come before all others, so
+that a listing ends however many are made meanwhile; and all cookies fit in 31 bits, for programs that need that.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat as modes
 from collections.abc import Iterator
@@ -21,8 +23,9 @@ from unionfs.overlay.realdir import RealDir
 if TYPE_CHECKING:
     from unionfs.overlay.union import Union
 
-#: Cookies 1 and 2 are those of `.` and `..`.
-FIRST_COOKIE: Final = 3
+#: Cookies 1 and 2 are those of `.` and `..`; those of scanned names grow from the middle, those of new names fall from it.
+_LOWEST: Final = 3
+_MIDDLE: Final = 1 << 30
 #: A scan costs about as much as one probe for each so many bytes of the directories' size.
 _BYTES_A_PROBE: Final = 256
 
@@ -41,12 +44,18 @@ class IndexEntry(NamedTuple):
 class MergedIndex:
     """All names of one directory."""
 
-    __slots__ = ("_next", "names", "order")
+    __slots__ = ("_highest", "_lowest", "names", "order")
 
     def __init__(self) -> None:
         self.names: dict[bytes, IndexEntry] = {}
         self.order: SortedDict[int, bytes] = SortedDict()
-        self._next = FIRST_COOKIE
+        self._highest = self._lowest = _MIDDLE
+
+    def add_scanned(self, name: bytes, kind: int, ino: int, reals: tuple[RealDir, ...]) -> None:
+        """Add a name found by the scan, behind those found before."""
+        self._highest += 1
+        self.names[name] = IndexEntry(self._highest, kind, ino, reals)
+        self.order[self._highest] = name
 
     def put(self, name: bytes, kind: int, ino: int, reals: tuple[RealDir, ...]) -> None:
         """Add a name, or change what it stands for; a name that is there keeps its cookie."""
@@ -54,10 +63,11 @@ class MergedIndex:
         if old is not None:
             self.names[name] = IndexEntry(old.cookie, kind, ino, reals)
             return
-        cookie = self._next
-        self._next = cookie + 1
-        self.names[name] = IndexEntry(cookie, kind, ino, reals)
-        self.order[cookie] = name
+        if self._lowest == _LOWEST:
+            raise OSError(errno.ENOSPC, "a billion names were made here since the directory was first listed")
+        self._lowest -= 1
+        self.names[name] = IndexEntry(self._lowest, kind, ino, reals)
+        self.order[self._lowest] = name
 
     def discard(self, name: bytes) -> None:
         entry = self.names.pop(name, None)
@@ -125,7 +135,7 @@ def _scan(union: Union, index: MergedIndex, real: RealDir, closed: set[bytes]) -
             old = names.get(name)
             if old is None:
                 # An upper object's number is its origin's, if it has one: left open here.
-                index.put(name, kind, 0 if layer.is_upper else union.inodes.number(layer, entry.inode()), (real,))
+                index.add_scanned(name, kind, 0 if layer.is_upper else union.inodes.number(layer, entry.inode()), (real,))
                 if kind != _S_IFDIR:
                     closed.add(name)
             elif kind == _S_IFDIR:

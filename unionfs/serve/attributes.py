@@ -108,18 +108,22 @@ class Attributes:
 
 
     def _before_write(self, header: Header, node: Node) -> None:
-        """Nothing to set: a write is about to happen, or chown(2) with no id (fs/fuse/dir.c, fuse_setattr).
+        """Nothing to set: a write is about to happen, or else chown(2) with no id (fs/fuse/dir.c, fuse_setattr).
 
-        Raises EPERM for the latter by a stranger, who else could strip anybody's file of its set-id bits.
+        A write by who may keep set-id bits takes the capabilities alone.  chown takes the bits whoever calls, if it is
+        allowed; raises EPERM when it is not, or a stranger could strip anybody's file.
         """
         if not node.is_regular:
             return
         io = node.attachment
-        if not (io is not None and io.writers) and header.uid not in (0, attrs.real_stat(node).uid):
-            raise OSError(errno.EPERM, "not the owner")
-        if header.uid == 0 and creds.has_capability(creds.CAP_FSETID, header.pid):
-            attrs.drop_capabilities(self._union, node)
-        else:
+        if io is not None and io.writers:
+            if header.uid == 0 and creds.has_capability(creds.CAP_FSETID, header.pid):
+                attrs.drop_capabilities(self._union, node)
+            else:
+                attrs.kill_privileges(self._union, node)
+        elif attrs.is_set_id(found := attrs.real_stat(node)):
+            if header.uid not in (0, found.uid):
+                raise OSError(errno.EPERM, "not the owner")
             attrs.kill_privileges(self._union, node)
 
 

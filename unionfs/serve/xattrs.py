@@ -17,6 +17,7 @@ from unionfs.wire.kinds import Getxattr, Header, Listxattr, Removexattr, Setxatt
 if TYPE_CHECKING:
     from unionfs.serve.context import Context
 
+_CAPABILITY: Final = "security.capability"
 _ACLS: Final = (acl.ACCESS, acl.DEFAULT)
 
 
@@ -51,7 +52,19 @@ class Xattrs:
             self._kill_sgid(node)
 
     def removexattr(self, header: Header, request: Removexattr) -> None:
-        xattrs.remove(self._union, self._union.node(header.nodeid), self._name(request.name))
+        node = self._union.node(header.nodeid)
+        name = self._name(request.name)
+        if name == _CAPABILITY and header.uid != 0:
+            self._check_capability_owner(header.uid, node)
+        xattrs.remove(self._union, node, name)
+
+    def _check_capability_owner(self, uid: int, node: Node) -> None:
+        """An ordinary user can come here only by a write or by chown(2) with no id, and the latter not as a stranger."""
+        io = node.attachment
+        if not (io is not None and io.writers):
+            found = attrs.real_stat(node)
+            if attrs.is_set_id(found) and uid != found.uid:
+                raise OSError(errno.EPERM, "not the owner")
 
     def _name(self, name: bytes) -> str:
         text = os.fsdecode(name)
