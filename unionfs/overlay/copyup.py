@@ -57,6 +57,8 @@ def _ensure_directory(union: Union, node: DirNode) -> None:
         missing.append(parent)
     for directory in reversed(missing):
         CopyUp(union, directory, None).run()
+        # Nobody holds a descriptor's number here, and a path may be thousands of levels deep.
+        union.trim()
 
 
 class CopyUp:

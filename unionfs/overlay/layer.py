@@ -26,6 +26,7 @@ class Layer:
     mount, so that for a lower layer the kernel itself refuses every write.  handles: its filesystem has file handles.
     ordered: its filesystem's journal never commits a name before data that were written out before it was given.
     stack_depth: how many stacking filesystems its superblock already is.  base: the descriptor the root was opened from.
+    readable: its root opened for reading, as file handles need it.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Layer:
     fs_index: int = 0
     root: RealDir = field(init=False)
     base: int = -1
+    readable: int = -1
 
     @property
     def is_upper(self) -> bool:
@@ -53,24 +55,22 @@ class Layer:
         found = stat.stat(fd)
         self.dev, self.ino = found.dev, found.ino
         self.handles = handle.encode(fd, b"") is not None
-        readable = os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            self.uuid = handle.filesystem_uuid(readable)
-        finally:
-            os.close(readable)
+        self.readable = os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.uuid = handle.filesystem_uuid(self.readable)
         kind = fs.statfs(fd).type
         self.ordered = kind in (fs.EXT4_SUPER_MAGIC, fs.XFS_SUPER_MAGIC)
         self.stack_depth = 1 if kind in (fs.OVERLAYFS_SUPER_MAGIC, fs.FUSE_SUPER_MAGIC) else 0
 
     def open_origin(self, origin: marks.Origin) -> int:
         """An O_PATH descriptor of the inode an origin names.  Raises OSError (ESTALE, EPERM) when it can't be had."""
-        return handle.open_handle(self.root.fd(), origin.handle, os.O_PATH)
+        return handle.open_handle(self.readable, origin.handle, os.O_PATH)
 
     def close(self) -> None:
         self.root.release()
-        if self.base >= 0:
-            os.close(self.base)
-            self.base = -1
+        for fd in (self.base, self.readable):
+            if fd >= 0:
+                os.close(fd)
+        self.base = self.readable = -1
 
 
 def open_directory(path: bytes, option: str) -> int:

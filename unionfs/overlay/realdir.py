@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat as modes
 from typing import TYPE_CHECKING, Final
 
-from unionfs.linux import stat
+from unionfs.linux import at, stat
 from unionfs.overlay import marks
 
 if TYPE_CHECKING:
@@ -15,6 +16,31 @@ if TYPE_CHECKING:
 _OPEN_DIR: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: A directory larger than this many bytes is not scanned just to learn that it holds no `.wh.` files.
 _SCAN_LIMIT: Final = 64 * 1024
+
+
+#: So many components of at most 255 bytes fit in one path.
+_A_PATH: Final = 15
+
+
+def _open_deep(top: int, names: list[bytes]) -> int:
+    """Open the directory below `top` whose path is `names` backwards, through neither symlink nor mount."""
+    fd = top
+    while names:
+        part = names[-_A_PATH:]
+        del names[-_A_PATH:]
+        try:
+            below = at.open_beneath(fd, b"/".join(reversed(part)), os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+            # Kernels before 5.6, and sandboxes that do not know the call: one component, the rest again.
+            names.extend(part[:-1])
+            below = os.open(part[-1], _OPEN_DIR, dir_fd=fd)
+        finally:
+            if fd != top:
+                os.close(fd)
+        fd = below
+    return fd
 
 
 class DescriptorCache:
@@ -70,13 +96,19 @@ class RealDir:
         return fd if fd >= 0 else self._reopen()
 
     def _reopen(self) -> int:
-        missing = [self]
-        while (parent := missing[-1].parent) is not None and parent._fd < 0:
-            missing.append(parent)
-        for real in reversed(missing):
-            assert real.parent is not None, "a layer's root is always open"
-            real._fd = os.open(real.name, _OPEN_DIR, dir_fd=real.parent._fd)
-            real.layer.descriptors.add(real)
+        """Open from the nearest ancestor that is open, without opening those between."""
+        names = [self.name]
+        above = self.parent
+        assert above is not None, "a layer's root is always open"
+        while above._fd < 0:
+            names.append(above.name)
+            above = above.parent
+            assert above is not None, "a layer's root is always open"
+        if len(names) == 1:
+            self._fd = os.open(self.name, _OPEN_DIR, dir_fd=above._fd)
+        else:
+            self._fd = _open_deep(above._fd, names)
+        self.layer.descriptors.add(self)
         return self._fd
 
     def close(self) -> None:
