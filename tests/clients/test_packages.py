@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.clients.conftest import MakeContainer
@@ -47,3 +49,13 @@ def test_install_with_options(options: dict[str, str | None], make_container: Ma
     with make_container(options=options) as box:
         box.run(f"dpkg -i /{DEB_DIRECTORY}/hello_*.deb")
         assert box.run("hello") == "Hello, world!\n"
+
+
+@pytest.mark.parametrize("scratch", ["xfs", "btrfs", "tmpfs"], indirect=True)
+def test_the_upper_is_on_another_filesystem(scratch: Path, make_container: MakeContainer) -> None:
+    """The lower layer is on ext4: inode numbers come from two filesystems, and no data can be shared between them."""
+    with make_container() as box:
+        box.run(f"dpkg -i /{DEB_DIRECTORY}/hello_*.deb && hello && dpkg -P hello")
+        box.run("cd /var/cache/apt/archives && dpkg -i coreutils_*.deb && dpkg --verify coreutils")
+        box.run("cp -a /usr/share/perl /srv/perl && diff -r --no-dereference /usr/share/perl /srv/perl")
+        box.run("chown -R 1:1 /srv/samples && rm -rf /etc/alternatives /usr/share/doc && mkdir /usr/share/doc")

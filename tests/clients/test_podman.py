@@ -75,9 +75,15 @@ gone
 new
 """
 
+ALONE = """
+umount /sys/fs/cgroup/unified 2>/dev/null || true
+mount -t tmpfs -o mode=755 tmpfs /run
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+"""
+"""Shell, as root in a mount namespace: podman finds no control groups, and keeps its locks and states to itself."""
+
 PRIVATE = """
 set -e
-umount /sys/fs/cgroup/unified 2>/dev/null || true
 cd "$1"
 export CONTAINERS_CONF="$1/containers.conf" CONTAINERS_STORAGE_CONF="$1/storage.conf" TMPDIR="$1" XDG_RUNTIME_DIR="$1/run"
 """
@@ -120,7 +126,7 @@ def test_podman_as_root(image: Path, scratch: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="podman-") as short:
         prepare(scratch, Path(short), image, str(REPOSITORY), Path(sys.executable))
         isolated = ["unshare", "--mount", "--propagation", "private", "sh", "-euc"]
-        script = f"mount --bind '{scratch}' '{short}'" + PRIVATE + USE
+        script = f"mount --bind '{scratch}' '{short}'" + ALONE + PRIVATE + USE
         done = subprocess.run(
             [*isolated, script, "sh", short], env=Unionfs().environment(),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=250, check=False,
@@ -137,7 +143,6 @@ ROOTLESS = """
 mkdir "$place/dev/upper" "$place/dev/work"
 mount -t overlay -o "lowerdir=/etc,upperdir=$place/dev/upper,workdir=$place/dev/work" overlay /etc
 for file in /etc/subuid /etc/subgid; do echo nobody:200000:65536 > $file; done
-umount /sys/fs/cgroup/unified 2>/dev/null || true
 """
 """Shell, as root: subordinate ids for the user, in the /etc of this mount namespace alone."""
 
@@ -148,6 +153,6 @@ def test_podman_rootless(image: Path) -> None:
         prepare(place, place, image, f"{place}/source:{place}/packages", python)
         for path in (place, *place.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
-        done = as_ordinary_user(place, 'set -- "$PWD"' + PRIVATE + USE, ROOTLESS)
+        done = as_ordinary_user(place, 'set -- "$PWD"' + PRIVATE + USE, ALONE + ROOTLESS)
         assert done.returncode == 0, done.stderr
         assert done.stdout == EXPECTED, done.stderr

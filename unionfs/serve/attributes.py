@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 
 _GENERATION: Final = 0
 _new: Final = tuple.__new__
-_STATX_ATTRIBUTES: Final = 0x10 | 0x20 | 0x40 | 0x4
+#: The kernel's clock for file times ticks once in so many nanoseconds (or less often).
+_ONE_TICK: Final = (0, 4_000_000)
 
 
 class AttrReply(NamedTuple):
-    """Attributes and for how many seconds the kernel may keep them."""
+    """Attributes and for how long the kernel may keep them, in seconds and nanoseconds."""
 
-    valid: int
+    valid: tuple[int, int]
     attr: Attr
 
 
 class StatxReply(NamedTuple):
-    """statx(2)'s fields and for how many seconds the kernel may keep them."""
+    """statx(2)'s fields and for how long the kernel may keep them, in seconds and nanoseconds."""
 
-    valid: int
+    valid: tuple[int, int]
     statx: StatxOut
 
 
@@ -57,21 +58,22 @@ class Attributes:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._union = context.union
-        self._valid = context.timeout
+        self._valid = context.valid
 
-    def valid(self, node: Node) -> int:
-        """For how long the kernel may keep attributes: not at all while the file may change behind its back.
+    def valid(self, node: Node) -> tuple[int, int]:
+        """For how long the kernel may keep attributes: hardly at all while the file may change behind its back.
 
-        A shared mapping by passthrough changes the file without a word to the kernel's FUSE side.
+        A shared mapping by passthrough changes the times without a word to the kernel's FUSE side; they tick no faster.
         """
         io = node.attachment
-        return 0 if io is not None and io.mappers else self._valid
+        return _ONE_TICK if io is not None and io.mappers else self._valid
 
     def entry(self, node: Node, found: Stat) -> Entry:
         """The reply that names a node; the kernel counts one more lookup."""
         node.lookups += 1
-        valid = self._valid
-        return _new(Entry, (node.nodeid, _GENERATION, valid, self.valid(node), 0, 0, attr_of(node, found)))
+        seconds, nsec = self._valid
+        attr_seconds, attr_nsec = self.valid(node)
+        return _new(Entry, (node.nodeid, _GENERATION, seconds, attr_seconds, nsec, attr_nsec, attr_of(node, found)))
 
     def getattr(self, header: Header, request: Getattr) -> AttrReply:
         node = self._union.node(header.nodeid)

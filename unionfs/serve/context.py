@@ -11,13 +11,13 @@ from unionfs.serve.config import SessionConfig
 
 @dataclass(slots=True)
 class Context:
-    """timeout: seconds for which names and attributes may be cached.  device: descriptor of /dev/fuse.
+    """valid: for how long names and attributes may be cached, in seconds and nanoseconds.  device: descriptor of /dev/fuse.
     flags: what INIT agreed on.  notify: sends a complete notification, whose failure does not matter.
     """
 
     union: Union
     config: SessionConfig
-    timeout: int
+    valid: tuple[int, int]
     device: int
     notify: Callable[[list[bytes]], None]
     flags: int = 0

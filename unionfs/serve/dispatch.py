@@ -37,10 +37,10 @@ class Route(NamedTuple):
 class Server:
     """All handlers over one union."""
 
-    __slots__ = ("files", "routes", "timeout")
+    __slots__ = ("_valid", "files", "routes")
 
     def __init__(self, context: Context, backings: Backings) -> None:
-        self.timeout = context.timeout
+        self._valid = context.valid
         attributes = Attributes(context)
         self.files = Files(context, attributes, backings)
         self.routes = self._table(context, attributes)
@@ -92,7 +92,7 @@ class Server:
         return {int(opcode): Route(handle, encode) for opcode, handle, encode in rows}
 
     def _lookup(self, unique: int, entry: Entry | None) -> bytes:
-        return reply.negative(unique, self.timeout) if entry is None else reply.entry(unique, entry)
+        return reply.negative(unique, *self._valid) if entry is None else reply.entry(unique, entry)
 
     def trim(self) -> None:
         """Between requests: keep the number of open descriptors bounded."""
@@ -112,11 +112,11 @@ def _empty(unique: int, value: Any) -> bytes:
 
 
 def _attr(unique: int, value: AttrReply) -> bytes:
-    return reply.attr(unique, value.valid, value.attr)
+    return reply.attr(unique, value.valid[0], value.attr, value.valid[1])
 
 
 def _statx(unique: int, value: StatxReply) -> bytes:
-    return reply.statx(unique, value.valid, value.statx)
+    return reply.statx(unique, value.valid[0], value.statx, value.valid[1])
 
 
 def _data(unique: int, value: bytes | memoryview) -> Message:

@@ -109,7 +109,7 @@ class Files:
             fh |= _MAPPER
             io.mappers += 1
             if io.mappers == 1 and fd < 0:
-                # A shared mapping changes the file unseen: what the kernel knows of its size and times must not last.
+                # A shared mapping changes the file unseen: what the kernel knows of its times must not last.
                 self._context.notify([notify.inval_inode(node.nodeid, -1, 0)])
         return OpenReply(fh, abi.FOPEN_PASSTHROUGH | _OPEN_FLAGS, io.backing_id)
 
@@ -152,8 +152,6 @@ class Files:
             io.writers -= 1
         if request.fh & _MAPPER:
             io.mappers -= 1
-            if not io.mappers:
-                self._context.notify([notify.inval_inode(node.nodeid, -1, 0)])
         if request.fh & _PASSTHROUGH:
             io.passthrough -= 1
             if not io.passthrough:

@@ -21,6 +21,7 @@ from unionfs.serve.errors import MountError
 
 _DEVICE: Final = "/dev/fuse"
 _TYPE: Final = b"fuse.unionfs"
+_READ_AHEAD_KB: Final = 512
 _FLAG_WORDS: Final = (
     (mount.MS_NOSUID, "nosuid", "suid"),
     (mount.MS_NODEV, "nodev", "dev"),
@@ -45,6 +46,15 @@ class Mounted:
     def is_topmost(self) -> bool:
         """Is it this mount that its path leads to?  Another may lie on top, or it may be gone already."""
         return self._identity is not None and _topmost(self.mountpoint) == self._identity
+
+    def widen_readahead(self) -> None:
+        """Let the kernel read ahead in large requests; where that is not ours to say, its default of 128 KiB stays."""
+        if self._identity is not None:
+            try:
+                with open(b"/sys/class/bdi/%s/read_ahead_kb" % self._identity[1], "wb") as setting:
+                    setting.write(b"%d" % _READ_AHEAD_KB)
+            except OSError:
+                pass
 
     def unmount(self, lazy: bool) -> bool:
         """Unmount; False when it is busy (not with `lazy`).  May wait for the server, so never call it from the loop.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 import os
 import signal
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import trio
 
 from unionfs.overlay.union import Union
 from unionfs.serve import passthrough
-from unionfs.serve.config import Passthrough, SessionConfig
+from unionfs.serve.config import UNLIMITED_TIMEOUT, Passthrough, SessionConfig
 from unionfs.serve.context import Context
 from unionfs.serve.dispatch import Server
 from unionfs.serve.errors import MountError
@@ -120,9 +119,11 @@ class _Mount:
             session.send(error_reply(header.unique, errno.EPROTO))
             raise MountError(error.strerror or "the kernel's FUSE is too old") from None
         session.send(encode_init(header.unique, caps))
+        self._mounted.widen_readahead()
         self._settle_passthrough(caps)
-        timeout = min(math.ceil(config.timeout), 1_000_000_000)
-        context = Context(self._union, config, timeout, session.device, session.notify, caps.flags, caps.max_write)
+        seconds = min(config.timeout, UNLIMITED_TIMEOUT)
+        valid = (int(seconds), int(seconds % 1 * 1e9))
+        context = Context(self._union, config, valid, session.device, session.notify, caps.flags, caps.max_write)
         session.use(Server(context, self._backings), decoders(bool(caps.flags & abi.SETXATTR_EXT)))
 
     def _wanted(self) -> Wanted:

@@ -98,7 +98,7 @@ _OPEN_FIELDS = "QIi"
 
 _HEADER: Final = struct.Struct("=" + _OUT)
 _ENTRY: Final = struct.Struct("=" + _OUT + _ENTRY_FIELDS)
-_NEGATIVE: Final = struct.Struct("=" + _OUT + "16xQ16x88x")
+_NEGATIVE: Final = struct.Struct("=" + _OUT + "16xQ8xI4x88x")
 _ATTR: Final = struct.Struct("=" + _OUT + "QI4x" + _ATTR_FIELDS)
 _OPEN: Final = struct.Struct("=" + _OUT + _OPEN_FIELDS)
 _CREATE: Final = struct.Struct("=" + _OUT + _ENTRY_FIELDS + _OPEN_FIELDS)
@@ -130,14 +130,14 @@ def entry(unique: int, e: Entry) -> bytes:
     return _ENTRY.pack(144, 0, unique, nodeid, generation, entry_valid, attr_valid, entry_nsec, attr_nsec, *attr)
 
 
-def negative(unique: int, entry_valid: int) -> bytes:
-    """LOOKUP: there is no such name, and the kernel need not ask again for `entry_valid` seconds."""
-    return _NEGATIVE.pack(144, 0, unique, entry_valid)
+def negative(unique: int, entry_valid: int, entry_valid_nsec: int = 0) -> bytes:
+    """LOOKUP: there is no such name, and the kernel need not ask again for `entry_valid` seconds (and nanoseconds)."""
+    return _NEGATIVE.pack(144, 0, unique, entry_valid, entry_valid_nsec)
 
 
-def attr(unique: int, attr_valid: int, attr: Attr) -> bytes:
-    """The attributes, good for `attr_valid` seconds: GETATTR, SETATTR."""
-    return _ATTR.pack(120, 0, unique, attr_valid, 0, *attr)
+def attr(unique: int, attr_valid: int, attr: Attr, attr_valid_nsec: int = 0) -> bytes:
+    """The attributes, good for `attr_valid` seconds (and nanoseconds): GETATTR, SETATTR."""
+    return _ATTR.pack(120, 0, unique, attr_valid, attr_valid_nsec, *attr)
 
 
 def open_(unique: int, fh: int, flags: int, backing_id: int = 0) -> bytes:
@@ -188,9 +188,9 @@ def lseek(unique: int, offset: int) -> bytes:
     return _LONG.pack(24, 0, unique, offset)
 
 
-def statx(unique: int, attr_valid: int, stat: Statx) -> bytes:
+def statx(unique: int, attr_valid: int, stat: Statx, attr_valid_nsec: int = 0) -> bytes:
     """STATX: as `attr`."""
-    return _STATX.pack(304, 0, unique, attr_valid, 0, 0, *stat)
+    return _STATX.pack(304, 0, unique, attr_valid, attr_valid_nsec, 0, *stat)
 
 
 def ioctl(unique: int, result: int, payload: Payload = b"") -> bytes:

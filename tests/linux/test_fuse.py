@@ -1,0 +1,104 @@
+"""Which backing files does the FUSE device take?"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from unionfs.linux import fuse, mount
+from unionfs.wire import abi, init, request
+
+
+@pytest.fixture
+def device(scratch: Path) -> Iterator[int]:
+    """A FUSE device with a mount on which passthrough was negotiated; nobody ever looks at the mount."""
+    point = scratch / "mnt"
+    point.mkdir()
+    fd = os.open("/dev/fuse", os.O_RDWR | os.O_NONBLOCK)
+    mount.mount(b"x", os.fsencode(point), b"fuse", 0, b"fd=%d,rootmode=40000,user_id=0,group_id=0" % fd)
+    try:
+        answer_init(fd)
+        yield fd
+    finally:
+        os.close(fd)
+        mount.unmount(os.fsencode(point), mount.MNT_DETACH)
+
+
+def answer_init(fd: int) -> None:
+    """INIT, agreed to with passthrough and nothing else."""
+    select.select([fd], [], [])
+    message = os.read(fd, 1 << 17)
+    header = request.decode_header(message)
+    asked = request.DECODERS[abi.Opcode.INIT](memoryview(message)[40:], header)
+    caps, _ = init.negotiate(asked, init.Wanted(abi.PASSTHROUGH | abi.INIT_EXT, max_stack_depth=1))
+    assert caps.flags & abi.PASSTHROUGH
+    os.write(fd, init.encode_init(header.unique, caps))
+
+
+@pytest.mark.parametrize("flags", [os.O_PATH, os.O_RDONLY, os.O_RDWR])
+def test_open_and_close(flags: int, device: int, scratch: Path) -> None:
+    (scratch / "file").write_bytes(b"data")
+    fd = os.open(scratch / "file", flags)
+    first, second = fuse.backing_open(device, fd), fuse.backing_open(device, fd)
+    os.close(fd)
+    assert 0 < first != second > 0
+    fuse.backing_close(device, first)
+    fuse.backing_close(device, second)
+
+
+def test_an_unknown_id(device: int) -> None:
+    for backing_id in (1, 0x7FFFFFFF):
+        with pytest.raises(OSError, match="Errno") as failed:
+            fuse.backing_close(device, backing_id)
+        assert failed.value.errno == errno.ENOENT
+
+
+@pytest.mark.parametrize(
+    ("path", "code"), [("/", errno.EISDIR), ("/dev/null", errno.EINVAL), ("/proc/self/status", errno.ELOOP)]
+)
+def test_not_a_file_of_a_disk(path: str, code: int, device: int) -> None:
+    """procfs counts as stacked as deep as can be, so that nothing is ever stacked on it."""
+    fd = os.open(path, os.O_RDONLY)
+    with pytest.raises(OSError, match="Errno") as failed:
+        fuse.backing_open(device, fd)
+    os.close(fd)
+    assert failed.value.errno == code
+
+
+def test_a_closed_descriptor(device: int) -> None:
+    with pytest.raises(OSError, match="Errno") as failed:
+        fuse.backing_open(device, 999_999)
+    assert failed.value.errno == errno.EBADF
+
+
+def test_a_stacked_file(device: int, scratch: Path) -> None:
+    """A mount of stack depth 1 takes no file of an overlay."""
+    for name in ("lower", "upper", "work", "overlay"):
+        (scratch / name).mkdir()
+    (scratch / "lower" / "file").write_bytes(b"data")
+    options = f"lowerdir={scratch}/lower,upperdir={scratch}/upper,workdir={scratch}/work"
+    mount.mount(b"overlay", os.fsencode(scratch / "overlay"), b"overlay", 0, os.fsencode(options))
+    try:
+        fd = os.open(scratch / "overlay" / "file", os.O_RDONLY)
+        with pytest.raises(OSError, match="Errno") as failed:
+            fuse.backing_open(device, fd)
+        assert failed.value.errno == errno.ELOOP
+        os.close(fd)
+    finally:
+        mount.unmount(os.fsencode(scratch / "overlay"))
+
+
+def test_nothing_negotiated(scratch: Path) -> None:
+    (scratch / "file").write_bytes(b"data")
+    device, fd = os.open("/dev/fuse", os.O_RDWR), os.open(scratch / "file", os.O_RDONLY)
+    with pytest.raises(OSError, match="Errno") as failed:
+        fuse.backing_open(device, fd)
+    assert failed.value.errno == errno.EPERM
+    os.close(device)
+    os.close(fd)
+
