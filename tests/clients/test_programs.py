@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.clients.conftest import MakeContainer
+from tests.support.mounts import Options
+
+BOTH_PATHS: list[Options] = [{}, {"passthrough": "off"}]
+"""Options of mounts whose file data go past the server, and through it."""
 
 PROJECT = r"""
 mkdir -p /srv/project && cd /srv/project
@@ -100,8 +106,9 @@ database.commit()
 """
 
 
-def test_compile_and_run(make_container: MakeContainer) -> None:
-    with make_container() as box:
+@pytest.mark.parametrize("options", BOTH_PATHS, ids=["auto", "served"])
+def test_compile_and_run(options: Options, make_container: MakeContainer) -> None:
+    with make_container(options=options) as box:
         box.run(PROJECT + "make -s -j2 sum")
         assert box.run("/srv/project/sum") == f"{24 + sum(range(1, 25))}\n"
         assert box.run("cd /srv/project && make sum") == "make: 'sum' is up to date.\n"
@@ -110,17 +117,19 @@ def test_compile_and_run(make_container: MakeContainer) -> None:
         box.python(COMPILE_PYTHON)
 
 
-def test_git(make_container: MakeContainer) -> None:
-    with make_container() as box:
+@pytest.mark.parametrize("options", BOTH_PATHS, ids=["auto", "served"])
+def test_git(options: Options, make_container: MakeContainer) -> None:
+    with make_container(options=options) as box:
         box.run(MANY_FILES)
         said = box.run(SWITCH)
         assert "error" not in said
         assert "missing" not in said
 
 
-def test_sqlite_in_journal_and_wal_mode(make_container: MakeContainer) -> None:
+@pytest.mark.parametrize("options", BOTH_PATHS, ids=["auto", "served"])
+def test_sqlite_in_journal_and_wal_mode(options: Options, make_container: MakeContainer) -> None:
     """Two processes write one database; in WAL mode they share memory through a mapped file."""
-    with make_container() as box:
+    with make_container(options=options) as box:
         for mode in ("delete", "truncate", "wal"):
             path = f"/srv/{mode}.db"
             box.python(MAKE_DATABASE, path, mode)

@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     In the background case the process forks; the child serves the mount and never returns from here.
     """
     words = sys.argv[1:] if argv is None else argv
+    _fill_standard_streams()
     try:
         return _run(words)
     except CommandError as error:
@@ -42,6 +43,13 @@ def main(argv: list[str] | None = None) -> int:
         # A defect of this program; Python's own status for it would be that of wrong usage.
         complain(f"internal error: {describe_bug(error)}")
         return int(ExitStatus.SYSTEM)
+
+
+def _fill_standard_streams() -> None:
+    """A caller may have closed its standard streams; no layer's descriptor must get one of their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
 
 
 def _run(words: Sequence[str]) -> int:

@@ -7,10 +7,8 @@ from unionfs.linux import libc
 
 CAP_CHOWN: Final = 0
 CAP_DAC_OVERRIDE: Final = 1
-CAP_DAC_READ_SEARCH: Final = 2
 CAP_FSETID: Final = 4
 CAP_SYS_ADMIN: Final = 21
-CAP_MKNOD: Final = 27
 _PR_GET_SECUREBITS: Final = 27
 _PR_SET_SECUREBITS: Final = 28
 _SECBIT_NO_SETUID_FIXUP: Final = 4

@@ -8,7 +8,7 @@ import os
 import struct
 from typing import Final, NamedTuple
 
-from unionfs.linux import at, libc
+from unionfs.linux import libc
 from unionfs.linux.stat import AT_EMPTY_PATH
 
 MAX_HANDLE_SZ: Final = 128
@@ -42,22 +42,12 @@ def encode(dir_fd: int, name: bytes) -> Handle | None:
 
 
 def open_handle(mount_fd: int, handle: Handle, flags: int) -> int:
-    """open_by_handle_at(2) on the filesystem of `mount_fd`, which may be opened with O_PATH if it can be read.
+    """open_by_handle_at(2) on the filesystem of `mount_fd`, which must not be an O_PATH descriptor.
 
-    Raises OSError: ESTALE (the inode is gone), EPERM (needs CAP_DAC_READ_SEARCH), EINVAL.
+    Raises OSError: ESTALE (the inode is gone), EPERM (needs CAP_DAC_READ_SEARCH), EBADF, EINVAL.
     """
     raw = ctypes.create_string_buffer(_HEAD.pack(len(handle.opaque), handle.kind) + handle.opaque)
-    try:
-        return libc.syscall("open_by_handle_at", mount_fd, raw, flags | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno != errno.EBADF:
-            raise
-    # The kernel takes no O_PATH descriptor for the mount (fs/fhandle.c, get_path_anchor).
-    readable = at.open_at(mount_fd, b"", os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        return libc.syscall("open_by_handle_at", readable, raw, flags | os.O_CLOEXEC)
-    finally:
-        os.close(readable)
+    return libc.syscall("open_by_handle_at", mount_fd, raw, flags | os.O_CLOEXEC)
 
 
 def filesystem_uuid(fd: int) -> bytes:

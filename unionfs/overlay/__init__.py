@@ -1,1 +1,1 @@
-"""What is the union?  Layers, marks, lookup, merge, nodes and every change of the upper layer; synchronous, knows nothing of FUSE."""
+"""What is the union?  Layers, marks, lookup, merge, nodes, changes of the upper layer; synchronous, and knows nothing of FUSE."""

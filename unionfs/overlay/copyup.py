@@ -132,8 +132,10 @@ class CopyUp:
         self._sync(here)
 
     def _copy_flags(self, here: tuple[int, bytes]) -> None:
-        """An append-only file is marked so in an xattr, since the flag itself would bar its own copy-up."""
+        """The inode flags that overlayfs carries along; append-only goes to an xattr, the flag would bar its own copy-up."""
         assert self._stat is not None
+        if self._source >= 0 and self._target >= 0 and (flags := _carried_flags(self._source)):
+            fs.set_inode_flags(self._target, flags)
         if self._stat.attributes & stat.STATX_ATTR_APPEND:
             xattr.write(*here, self._union.prefix + "protattr", b"a")
 
@@ -256,3 +258,11 @@ def set_impure(union: Union, parent: DirNode) -> None:
     if not upper.marks().impure:
         xattr.write(upper.fd(), b"", union.prefix + "impure", b"y")
         upper.note_impure()
+
+
+def _carried_flags(fd: int) -> int:
+    """Of a regular file's inode flags (chattr(1)) those that a copy-up keeps: synchronous writes, no atime."""
+    try:
+        return fs.inode_flags(fd) & (fs.FS_SYNC_FL | fs.FS_NOATIME_FL)
+    except OSError:
+        return 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from unionfs.linux import at, fs, handle, mount, stat, xattr
+from unionfs.linux.fd import Fd
 from unionfs.overlay import marks
 from unionfs.overlay.errors import LayerError
 from unionfs.overlay.realdir import DescriptorCache, RealDir
@@ -42,8 +43,8 @@ class Layer:
     stack_depth: int = 0
     fs_index: int = 0
     root: RealDir = field(init=False)
-    base: int = -1
-    readable: int = -1
+    base: Fd | None = None
+    readable: Fd | None = None
 
     @property
     def is_upper(self) -> bool:
@@ -55,22 +56,22 @@ class Layer:
         found = stat.stat(fd)
         self.dev, self.ino = found.dev, found.ino
         self.handles = handle.encode(fd, b"") is not None
-        self.readable = os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.uuid = handle.filesystem_uuid(self.readable)
+        self.readable = Fd(os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        self.uuid = handle.filesystem_uuid(self.readable.fileno())
         kind = fs.statfs(fd).type
         self.ordered = kind in (fs.EXT4_SUPER_MAGIC, fs.XFS_SUPER_MAGIC)
         self.stack_depth = 1 if kind in (fs.OVERLAYFS_SUPER_MAGIC, fs.FUSE_SUPER_MAGIC) else 0
 
     def open_origin(self, origin: marks.Origin) -> int:
         """An O_PATH descriptor of the inode an origin names.  Raises OSError (ESTALE, EPERM) when it can't be had."""
-        return handle.open_handle(self.readable, origin.handle, os.O_PATH)
+        assert self.readable is not None
+        return handle.open_handle(self.readable.fileno(), origin.handle, os.O_PATH)
 
     def close(self) -> None:
         self.root.release()
-        for fd in (self.base, self.readable):
-            if fd >= 0:
-                os.close(fd)
-        self.base = self.readable = -1
+        for owner in (self.base, self.readable):
+            if owner is not None:
+                owner.close()
 
 
 def open_directory(path: bytes, option: str) -> int:
@@ -160,7 +161,7 @@ def _clone_pair(layer: Layer, upper_fd: int, work_fd: int) -> tuple[int, int]:
     finally:
         os.close(base)
     layer.private = True
-    layer.base = clone
+    layer.base = Fd(clone)
     below = [os.path.relpath(path, common) for path in (upper_path, work_path)]
     flags = os.O_PATH | os.O_DIRECTORY
     return at.open_beneath(clone, below[0], flags), at.open_beneath(clone, below[1], flags)

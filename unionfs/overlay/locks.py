@@ -6,26 +6,28 @@ import fcntl
 import os
 import re
 
+from unionfs.linux.fd import Fd
 from unionfs.overlay.errors import LayerError
 
 
-def lock_directory(dir_fd: int, option: str, path: bytes) -> int:
+def lock_directory(dir_fd: int, option: str, path: bytes) -> Fd:
     """Lock the directory for this process and its children; the descriptor that holds the lock.
 
     Raises LayerError that names the holder: another unionfs (flock(2)), or a mounted overlayfs (its mount options).
     """
-    fd = os.open(b"/proc/self/fd/%d" % dir_fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = Fd(os.open(b"/proc/self/fd/%d" % dir_fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    fd = lock.fileno()
     shown = f"{option}: {os.fsdecode(path)}"
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         holder = _flock_holder(fd)
-        os.close(fd)
+        lock.close()
         raise LayerError(f"{shown} is in use by {holder}; unmount that first or choose another directory") from None
     if taken := _overlay_mount(fd):
-        os.close(fd)
+        lock.close()
         raise LayerError(f"{shown} is in use by the overlay mounted on {taken}; unmount that first")
-    return fd
+    return lock
 
 
 def _flock_holder(fd: int) -> str:

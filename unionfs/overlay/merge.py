@@ -92,7 +92,7 @@ def index_of(union: Union, node: DirNode) -> MergedIndex:
 
 
 def worth_building(union: Union, node: DirNode) -> MergedIndex | None:
-    """The index, if lookups by now cost what one scan of all layers would: a directory of 100,000 names is not scanned for a few."""
+    """The index, if lookups by now cost what one scan of all layers would: 100,000 names are not scanned for a few."""
     if node.probes < node.probe_limit:
         return None
     size = sum(stat.stat(real.fd()).size for real in node.reals)

@@ -1,4 +1,4 @@
-"""Where does a directory of one layer lie, and which descriptor stands for it?  `RealDir` and the bounded cache of descriptors."""
+"""Where does a directory of one layer lie, and which descriptor stands for it?  `RealDir` and its bounded cache."""
 
 from __future__ import annotations
 

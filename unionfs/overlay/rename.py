@@ -85,7 +85,8 @@ def _check_target(union: Union, node: Node, target: Node, found: Stat, *, exchan
 
 
 def _exchange(union: Union, one: Side, other: Side) -> None:
-    assert one.node is not None and other.node is not None
+    assert one.node is not None
+    assert other.node is not None
     for side, place in ((one, other), (other, one)):
         _make_opaque(union, side.node, place.parent)
     at.rename(

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from typing import Final
 
 from unionfs.linux import creds, fs, stat
+from unionfs.linux.fd import Fd
 from unionfs.overlay import layer as layers
 from unionfs.overlay import lookup, marks
 from unionfs.overlay.config import Fsync, UnionConfig
@@ -34,7 +35,7 @@ class Union:
     the list was last emptied.  read_only: every change is refused with EROFS.
     """
 
-    def __init__(self, config: UnionConfig, opened: tuple[Layer, ...], staging: int, locks: list[int]) -> None:
+    def __init__(self, config: UnionConfig, opened: tuple[Layer, ...], staging: int, locks: list[Fd]) -> None:
         self.config = config
         self.layers = opened
         self.upper = opened[0] if opened[0].is_upper else None
@@ -57,7 +58,7 @@ class Union:
         descriptors = DescriptorCache(_descriptor_limit())
         prefix = _prefix(config)
         opened: list[Layer] = []
-        locks: list[int] = []
+        locks: list[Fd] = []
         work = -1
         try:
             for number, path in enumerate(config.lowers, 1):
@@ -75,7 +76,7 @@ class Union:
             for layer in opened:
                 layer.close()
             for lock in locks:
-                os.close(lock)
+                lock.close()
             raise
         finally:
             if work >= 0:
@@ -158,10 +159,6 @@ class Union:
             self._indexed -= self._indexes.pop(node, 0)
         return node
 
-    def ancestry_is_upper(self, node: Node) -> bool:
-        """For tests and messages: is the node and everything above it on the upper layer?"""
-        return node.upper and (node.parent is None or node.parent.upper)
-
     def statfs(self) -> fs.StatFs:
         """statfs(2) of the upper layer's filesystem, or of the topmost lower one's."""
         found = fs.statfs(self.layers[0].root.fd())
@@ -199,8 +196,7 @@ class Union:
         for layer in self.layers:
             layer.close()
         for lock in self._locks:
-            os.close(lock)
-        self._locks.clear()
+            lock.close()
 
 
 def _prefix(config: UnionConfig) -> str:
@@ -227,9 +223,8 @@ def _check_overlaps(config: UnionConfig) -> None:
         mine = os.path.realpath(path)
         for other_option, other_path, other in taken:
             if layers.is_within(mine, other) or layers.is_within(other, mine):
-                raise LayerError(
-                    f"{option}: {os.fsdecode(path)} overlaps {other_option} {os.fsdecode(other_path)}; layers must be separate trees"
-                )
+                both = f"{os.fsdecode(path)} overlaps {other_option} {os.fsdecode(other_path)}"
+                raise LayerError(f"{option}: {both}; layers must be separate trees")
         taken.append((option, path, mine))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
+from unionfs.linux.stat import Stat
 from unionfs.overlay import attrs, lookup, merge
 from unionfs.overlay.merge import IndexEntry
 from unionfs.overlay.node import DirNode, Node
-from unionfs.linux.stat import Stat
 from unionfs.serve.attributes import Attributes
 from unionfs.wire.kinds import Header, Readdir
 from unionfs.wire.reply import DirBuffer

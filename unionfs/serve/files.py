@@ -21,7 +21,18 @@ from unionfs.serve.fileio import Descriptors, FileIo
 from unionfs.serve.passthrough import Backings
 from unionfs.wire import abi, notify
 from unionfs.wire.kinds import (
-    CopyFileRange, Create, Fallocate, Fsync, Header, Lseek, Open, Read, Release, Syncfs, Tmpfile, Write,
+    CopyFileRange,
+    Create,
+    Fallocate,
+    Fsync,
+    Header,
+    Lseek,
+    Open,
+    Read,
+    Release,
+    Syncfs,
+    Tmpfile,
+    Write,
 )  # fmt: skip
 from unionfs.wire.reply import Entry
 

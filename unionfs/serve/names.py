@@ -6,12 +6,22 @@ import errno
 from typing import TYPE_CHECKING
 
 from unionfs.overlay import attrs, create, lookup, remove, rename
-
 from unionfs.overlay.creator import Creator
 from unionfs.overlay.node import DirNode, Node
 from unionfs.serve.attributes import Attributes
 from unionfs.wire.kinds import (
-    BatchForget, Forget, Header, Link, Lookup, Mkdir, Mknod, Readlink, Rename, Rmdir, Symlink, Unlink,
+    BatchForget,
+    Forget,
+    Header,
+    Link,
+    Lookup,
+    Mkdir,
+    Mknod,
+    Readlink,
+    Rename,
+    Rmdir,
+    Symlink,
+    Unlink,
 )  # fmt: skip
 from unionfs.wire.reply import Entry
 

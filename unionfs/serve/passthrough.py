@@ -50,14 +50,13 @@ def obstacle(union: Union, config: SessionConfig) -> str | None:
 class Backings:
     """The registered backing files.  reason: why there is no passthrough at all, empty when there is."""
 
-    __slots__ = ("_device", "_idle", "_refused", "reason", "registered")
+    __slots__ = ("_device", "_idle", "_refused", "reason")
 
     def __init__(self, device: int) -> None:
         self._device = device
         self._idle: dict[FileIo, None] = {}
         self._refused: set[Layer] = set()
         self.reason = "not negotiated"
-        self.registered = 0
 
     def probe(self, union: Union) -> None:
         """Prove on a real file that the kernel takes backing files, as far as there is a file to try with."""
@@ -87,7 +86,6 @@ class Backings:
         finally:
             if own != fd:
                 os.close(own)
-        self.registered += 1
         return True
 
     def _refuse(self, layer: Layer | None, error: OSError) -> None:
@@ -115,7 +113,6 @@ class Backings:
         self._idle.pop(io, None)
         backing_id, io.backing_id = io.backing_id, 0
         if backing_id:
-            self.registered -= 1
             try:
                 fuse.backing_close(self._device, backing_id)
             except OSError as error:
