@@ -140,10 +140,11 @@ def release() -> str:
 
 def mirror() -> str:
     """The archive that apt of this machine is set up to take the release's component `main` from."""
-    wanted = ["indextargets", "--format", "$(SITE) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
-    for line in _run(["apt-get", *wanted]).splitlines():
-        site, suite, component = line.split(" ", 2)
-        if suite == release() and component == "main":
+    # RELEASE is the suite as the sources name it (`stable`, perhaps), CODENAME what its index says.
+    fields = "$(SITE) $(COMPONENT) $(RELEASE) $(CODENAME)"
+    for line in _run(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"]).splitlines():
+        site, component, *names = line.split(" ")
+        if release() in names and component == "main":
             return site
     raise BuildFailed(f"apt knows no source for {release()} main: see sources.list(5)")
 

@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,10 +42,9 @@ def test_background_returns_when_mounted_and_lets_its_streams_go(filled: Layers)
     try:
         assert process.wait(PATIENCE) == 0
         assert (filled.mnt / "file").read_bytes() == b"below\n"
-        began = time.monotonic()
+        # A server that kept one of the streams would keep this waiting.
         output, errors = process.communicate(timeout=PATIENCE)
         assert (output, errors) == (b"", b"")
-        assert time.monotonic() - began < 1
         (server,) = servers_of(filled.mnt)
         assert server != process.pid
         assert [os.readlink(f"/proc/{server}/fd/{stream}") for stream in range(3)] == ["/dev/null"] * 3

@@ -177,11 +177,12 @@ def test_fio_verifies_what_it_wrote(engine: str, options: Options, layers: Layer
         assert "verify:" not in done.stderr
 
 
+@pytest.mark.parametrize("options", [{}, {"passthrough": "off"}], ids=["auto", "served"])
 @pytest.mark.parametrize("stressors", STRESSORS, ids=lambda names: names[0])
-def test_stress_ng(stressors: tuple[str, ...], layers: Layers, scratch: Path) -> None:
+def test_stress_ng(stressors: tuple[str, ...], options: Options, layers: Layers, scratch: Path) -> None:
     flags = [word for name in stressors for word in (f"--{name}", "1")]
     extra = ["--mmap-file"] if "mmap" in stressors else []
-    with Unionfs().mount(layers) as mnt:
+    with Unionfs().mount(layers, options) as mnt:
         done = subprocess.run(
             ["stress-ng", "--temp-path", str(mnt), "--verify", "--timeout", "3", *flags, *extra],
             capture_output=True, text=True, timeout=120, check=False, cwd=scratch,

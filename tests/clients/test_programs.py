@@ -117,9 +117,8 @@ def test_compile_and_run(options: Options, make_container: MakeContainer) -> Non
         box.python(COMPILE_PYTHON)
 
 
-@pytest.mark.parametrize("options", BOTH_PATHS, ids=["auto", "served"])
-def test_git(options: Options, make_container: MakeContainer) -> None:
-    with make_container(options=options) as box:
+def test_git(make_container: MakeContainer) -> None:
+    with make_container() as box:
         box.run(MANY_FILES)
         said = box.run(SWITCH)
         assert "error" not in said

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,16 @@ from unionfs.linux import handle, stat
 from unionfs.linux.handle import Handle
 
 
+@pytest.fixture
+def mount_fd(scratch: Path) -> Iterator[int]:
+    """A readable descriptor on the filesystem of `scratch`."""
+    fd = os.open(scratch, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
 @pytest.mark.parametrize("scratch", ["ext4", "xfs", "btrfs"], indirect=True)
-def test_round_trip(scratch: Path, directory: int) -> None:
+def test_round_trip(scratch: Path, directory: int, mount_fd: int) -> None:
     (scratch / "file").write_bytes(b"data")
     (scratch / "dir").mkdir()
     (scratch / "symlink").symlink_to("file")
@@ -24,7 +33,7 @@ def test_round_trip(scratch: Path, directory: int) -> None:
         assert found is not None
         assert 0 < len(found.opaque) <= handle.MAX_HANDLE_SZ
         os.rename(name, b"moved", src_dir_fd=directory, dst_dir_fd=directory)
-        fd = handle.open_handle(directory, found, os.O_PATH)
+        fd = handle.open_handle(mount_fd, found, os.O_PATH)
         assert stat.stat(fd) == stat.stat(directory, b"moved")
         assert not os.get_inheritable(fd)
         assert handle.encode(fd, b"") == found
@@ -33,24 +42,32 @@ def test_round_trip(scratch: Path, directory: int) -> None:
 
 
 @pytest.mark.parametrize("scratch", ["ext4", "xfs", "btrfs"], indirect=True)
-def test_a_removed_inode_is_stale(scratch: Path, directory: int) -> None:
+def test_a_removed_inode_is_stale(scratch: Path, directory: int, mount_fd: int) -> None:
     (scratch / "file").write_bytes(b"data")
     found = handle.encode(directory, b"file")
     assert found is not None
     (scratch / "file").unlink()
     (scratch / "file").write_bytes(b"perhaps the same inode number")
     with pytest.raises(OSError, match="Errno") as failed:
-        handle.open_handle(directory, found, os.O_PATH)
+        handle.open_handle(mount_fd, found, os.O_PATH)
     assert failed.value.errno == errno.ESTALE
 
 
-def test_a_forged_handle_opens_nothing(directory: int) -> None:
+def test_a_forged_handle_opens_nothing(mount_fd: int) -> None:
     with pytest.raises(OSError, match="Errno") as failed:
-        handle.open_handle(directory, Handle(1, b"\xff" * 8), os.O_PATH)
+        handle.open_handle(mount_fd, Handle(1, b"\xff" * 8), os.O_PATH)
     assert failed.value.errno == errno.ESTALE
     with pytest.raises(OSError, match="Errno") as failed:
-        handle.open_handle(directory, Handle(1, b"x" * 200), os.O_PATH)
+        handle.open_handle(mount_fd, Handle(1, b"x" * 200), os.O_PATH)
     assert failed.value.errno == errno.EINVAL
+
+
+def test_the_kernel_takes_no_path_descriptor_for_the_mount(scratch: Path, directory: int) -> None:
+    (scratch / "file").write_bytes(b"")
+    found = handle.encode(directory, b"file")
+    assert found is not None
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        handle.open_handle(directory, found, os.O_PATH)
 
 
 def test_a_filesystem_without_handles() -> None:

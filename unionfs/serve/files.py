@@ -45,7 +45,7 @@ _PASSTHROUGH: Final = 2
 _WRITER: Final = 4
 _MAPPER: Final = 8
 #: A file of at most this many bytes is pushed into the page cache with its first open.
-_PUSH_LIMIT: Final = 16 * 1024
+_PUSH_LIMIT: Final = 64 * 1024
 _OPEN_FLAGS: Final = abi.FOPEN_NOFLUSH
 _RWF_NOWAIT: Final = os.RWF_NOWAIT
 

@@ -134,6 +134,8 @@ class _Mount:
         if self._obstacle is None:
             flags |= abi.PASSTHROUGH
             depth = passthrough.stack_depth(self._union, self._config)
+        elif self._config.writeback and not self._union.read_only:
+            flags |= abi.WRITEBACK_CACHE
         return Wanted(flags, max_write=_MAX_WRITE, max_stack_depth=depth)
 
     def _settle_passthrough(self, caps: Capabilities) -> None:
