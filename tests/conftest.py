@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -22,9 +23,8 @@ LayersFactory = Callable[..., Layers]
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Keeps tests that share an expensive group of mounts (mark `xdist_group`) on one worker, whatever --dist says."""
-    from xdist.scheduler import LoadGroupScheduling
-
-    return LoadGroupScheduling(config, log)
+    scheduler: object = importlib.import_module("xdist.scheduler").LoadGroupScheduling(config, log)
+    return scheduler
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +37,14 @@ def can_mount() -> None:
         pytest.fail("these tests mount filesystems: run them as root")
     if not os.path.exists("/dev/fuse"):
         pytest.fail("/dev/fuse is missing: load the fuse module or hand the device to the container")
-    # Another process that copies the mount namespace while a test has its mount there would keep that mount, and so its server, alive.
+    # Another process that copies the mount namespace while a test has its mount there would keep that mount, and so its server,
+    # alive.
     own_mount_namespace()
 
 
 @pytest.fixture(scope="session")
 def disks(can_mount: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
-    """Filesystems of this worker: `disks("ext4")`, also xfs, btrfs, tmpfs; each made on first use, kept until the session ends."""
+    """Filesystems of this worker: `disks("ext4")`, also xfs, btrfs, tmpfs; made on first use, kept until the session ends."""
     base = tmp_path_factory.mktemp("disks")
     base.chmod(0o755)
     made: dict[str, Path] = {}
@@ -62,7 +63,8 @@ def disks(can_mount: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def scratch(disks: Callable[[str], Path], request: pytest.FixtureRequest) -> Iterator[Path]:
-    """An empty directory on a filesystem of this worker that can carry an upper (ext4, or the one given by indirect parametrisation).
+    """An empty directory on a filesystem of this worker that can carry an upper (ext4, or the one given by indirect
+    parametrisation).
 
     Mounts and servers under it must be gone when the test ends; it is removed afterwards.
     """
@@ -87,7 +89,7 @@ def assert_nothing_left(base: Path) -> None:
 
 
 @pytest.fixture
-def make_layers(scratch: Path) -> Iterator[LayersFactory]:
+def make_layers(scratch: Path) -> LayersFactory:
     """`make_layers(lowers=2, upper=True, name="a")` gives fresh, empty layers on one filesystem."""
     count = 0
 
@@ -96,7 +98,7 @@ def make_layers(scratch: Path) -> Iterator[LayersFactory]:
         count += 1
         return Layers.create(scratch / (name or f"union{count}"), lowers, upper)
 
-    yield make
+    return make
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_the_session_gets_what_was_asked_for() -> None:
     arguments = read_arguments(["src", "/m", "-o", text])
     session = arguments.settings.session(arguments.source, b"/m", debug=True, foreground=True)
     assert (session.source, session.mountpoint) == (b"name", b"/m")
-    assert (session.timeout, session.noacl, session.writeback) == (3.0, True, False)
+    assert (session.timeout, session.noacl) == (3.0, True)
     assert session.passthrough is Passthrough.OFF
     assert (session.debug, session.foreground, session.read_only) == (True, True, False)
     assert arguments.settings.union().fsync is Fsync.VOLATILE

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,3 +124,34 @@ def test_keep_capabilities_without_the_right() -> None:
         os.setresuid(65534, 65534, 65534)
         os._exit(creds.keep_capabilities())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_process_that_waits_for_an_answer_and_was_killed(device: int, scratch: Path) -> None:
+    """It can't end before the server has answered, which is why the server asks."""
+    pid = os.fork()
+    if pid == 0:
+        os.stat(scratch / "mnt" / "name")
+        os._exit(0)
+    select.select([device], [], [])
+    message = os.read(device, 1 << 17)
+    assert not creds.is_being_killed(pid)
+    os.kill(pid, signal.SIGUSR2)
+    assert until(lambda: creds.is_being_killed(pid)), "a fatal signal whatever its number"
+    os.kill(pid, signal.SIGKILL)
+    assert creds.is_being_killed(pid)
+    os.write(device, (16).to_bytes(4, "little") + (-errno.ENOENT).to_bytes(4, "little", signed=True) + message[8:16])
+    assert os.waitpid(pid, 0)[0] == pid
+    assert creds.is_being_killed(pid), "it is gone"
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    """Wait up to 10 s for the condition."""
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_who_is_not_being_killed() -> None:
+    assert not creds.is_being_killed(os.getpid())
+    assert not creds.is_being_killed(0), "unknown: the kernel names no process of another namespace"

@@ -106,6 +106,20 @@ def test_inode_flags(scratch: Path) -> None:
         assert fs.inode_flags(file.fileno()) == before
 
 
+def test_fsxattr(scratch: Path) -> None:
+    with open(scratch / "file", "wb") as file:
+        before = fs.fsxattr(file.fileno())
+        assert len(before) == 28
+        flags, rest = int.from_bytes(before[:4], "little"), before[4:]
+        try:
+            fs.set_fsxattr(file.fileno(), (flags | fs.FS_XFLAG_APPEND | fs.FS_XFLAG_IMMUTABLE).to_bytes(4, "little") + rest)
+            assert fs.inode_flags(file.fileno()) & (fs.FS_APPEND_FL | fs.FS_IMMUTABLE_FL) == fs.FS_APPEND_FL | fs.FS_IMMUTABLE_FL
+            assert int.from_bytes(fs.fsxattr(file.fileno())[:4], "little") & fs.FS_XFLAG_APPEND
+        finally:
+            fs.set_fsxattr(file.fileno(), before)
+        assert fs.fsxattr(file.fileno()) == before
+
+
 def test_a_file_without_inode_flags() -> None:
     with open("/proc/self/status", "rb") as file:
         with pytest.raises(OSError, match="Errno") as failed:

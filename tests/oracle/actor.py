@@ -41,7 +41,8 @@ class Fd(int):
 class Actor:
     """Runs calls in the working directory (the case's directory on the mount) and records each result or errno.
 
-    Calls are functions whose results mean the same on both sides: no descriptors, no inode numbers, no current times (`tests.oracle.ops`).
+    Calls are functions whose results mean the same on both sides: no descriptors, no inode numbers, no current times
+    (`tests.oracle.ops`).
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,9 @@ Steps = Callable[[Actor], None]
 """What a case does on the mount; runs with the case's directory as working directory."""
 
 BUILT_NS = 1_000_000_000_123_456_789
-"""Modification times in built layers start here (September 2001), distinct for every name of every layer: whatever still has one was not touched."""
+"""Modification times in built layers start here (September 2001), distinct for every name of every layer: whatever still has
+one was not touched.
+"""
 
 
 class LayerBuilder:
@@ -63,7 +65,9 @@ class LayerBuilder:
         full.symlink_to(target)
         self._own(full, None, owner)
 
-    def node(self, path: str, kind: int, device: tuple[int, int] = (0, 0), mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> None:
+    def node(
+        self, path: str, kind: int, device: tuple[int, int] = (0, 0), mode: int = 0o644, owner: tuple[int, int] = (0, 0)
+    ) -> None:
         """A FIFO or device (`kind` is stat.S_IFIFO, S_IFCHR, S_IFBLK; `device` is major, minor) or, with S_IFSOCK, a socket."""
         full = self._path(path)
         if kind == stat.S_IFSOCK:

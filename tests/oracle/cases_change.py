@@ -33,8 +33,8 @@ MAKERS: dict[str, Maker] = {
 }
 
 PLACES = (
-    "nothing", "whiteout", "needless-whiteout", "lower-file", "lower-dir", "upper-file", "upper-dir", "lower-symlink", "dangling-symlink",
-    "whiteout-over-dir", "in-upper-dir", "in-lower-dir", "in-missing-dir", "in-file",
+    "nothing", "whiteout", "needless-whiteout", "lower-file", "lower-dir", "upper-file", "upper-dir", "lower-symlink",
+    "dangling-symlink", "whiteout-over-dir", "in-upper-dir", "in-lower-dir", "in-missing-dir", "in-file",
 )  # fmt: skip
 
 
@@ -209,38 +209,61 @@ def names_of_every_length(b: Builder) -> Steps:
 
 # ---------------------------------------------------------------------------------------------------------------------- removing
 
-REMOVED = {
-    "upper-file": lambda b: b.upper.file("x"),
-    "lower-file": lambda b: b.lower(1).file("x"),
-    "both-file": lambda b: (b.upper.file("x"), b.lower(1).file("x")),
-    "upper-symlink": lambda b: b.upper.symlink("x"),
-    "lower-symlink": lambda b: b.lower(0).symlink("x"),
-    "lower-fifo": lambda b: b.lower(0).node("x", stat.S_IFIFO),
-    "lower-char": lambda b: b.lower(0).node("x", stat.S_IFCHR, (1, 3)),
-    "file-over-whiteout": lambda b: (b.upper.file("x"), b.lower(0).whiteout("x"), b.lower(1).file("x")),
-    "file-over-dir": lambda b: (b.upper.file("x"), b.lower(0).file("x/y")),
-    "whiteout": lambda b: (b.upper.whiteout("x"), b.lower(0).file("x")),
-    "nothing": lambda b: None,
-    "upper-empty-dir": lambda b: b.upper.dir("x"),
-    "lower-empty-dir": lambda b: b.lower(0).dir("x"),
-    "merged-empty-dir": lambda b: (b.upper.dir("x"), b.lower(0).dir("x"), b.lower(1).dir("x")),
-    "opaque-empty-dir": lambda b: (b.upper.opaque("x"), b.lower(0).file("x/hidden")),
-    "dir-with-only-whiteouts": lambda b: (b.upper.whiteout("x/y"), b.upper.whiteout("x/z"), b.lower(0).file("x/y"), b.lower(1).file("x/z")),
-    "pure-dir-with-needless-whiteout": lambda b: b.upper.whiteout("x/y"),
-    "lower-dir-with-only-whiteouts": lambda b: (b.lower(0).whiteout("x/y"), b.lower(1).file("x/y")),
-    "upper-full-dir": lambda b: b.upper.file("x/y"),
-    "lower-full-dir": lambda b: b.lower(0).file("x/y"),
-    "merged-full-dir": lambda b: (b.upper.dir("x"), b.lower(1).file("x/y")),
-    "dir-over-file": lambda b: (b.upper.dir("x"), b.lower(0).file("x")),
-    "dir-over-whiteout": lambda b: (b.upper.dir("x"), b.lower(0).whiteout("x"), b.lower(1).file("x/y")),
+REMOVED: dict[str, list[tuple[str, str, str]]] = {
+    "upper-file": [("upper", "file", "x")],
+    "lower-file": [("lower1", "file", "x")],
+    "both-file": [("upper", "file", "x"), ("lower1", "file", "x")],
+    "upper-symlink": [("upper", "symlink", "x")],
+    "lower-symlink": [("lower0", "symlink", "x")],
+    "lower-fifo": [("lower0", "fifo", "x")],
+    "lower-char": [("lower0", "char", "x")],
+    "file-over-whiteout": [("upper", "file", "x"), ("lower0", "whiteout", "x"), ("lower1", "file", "x")],
+    "file-over-dir": [("upper", "file", "x"), ("lower0", "file", "x/y")],
+    "whiteout": [("upper", "whiteout", "x"), ("lower0", "file", "x")],
+    "nothing": [],
+    "upper-empty-dir": [("upper", "dir", "x")],
+    "lower-empty-dir": [("lower0", "dir", "x")],
+    "merged-empty-dir": [("upper", "dir", "x"), ("lower0", "dir", "x"), ("lower1", "dir", "x")],
+    "opaque-empty-dir": [("upper", "opaque", "x"), ("lower0", "file", "x/hidden")],
+    "dir-with-only-whiteouts": [
+        ("upper", "whiteout", "x/y"), ("upper", "whiteout", "x/z"), ("lower0", "file", "x/y"), ("lower1", "file", "x/z"),
+    ],
+    "pure-dir-with-needless-whiteout": [("upper", "whiteout", "x/y")],
+    "lower-dir-with-only-whiteouts": [("lower0", "whiteout", "x/y"), ("lower1", "file", "x/y")],
+    "upper-full-dir": [("upper", "file", "x/y")],
+    "lower-full-dir": [("lower0", "file", "x/y")],
+    "merged-full-dir": [("upper", "dir", "x"), ("lower1", "file", "x/y")],
+    "dir-over-file": [("upper", "dir", "x"), ("lower0", "file", "x")],
+    "dir-over-whiteout": [("upper", "dir", "x"), ("lower0", "whiteout", "x"), ("lower1", "file", "x/y")],
 }  # fmt: skip
+"""What `x` is made of: (layer, kind, path)."""
+
+
+def furnish(b: Builder, what: str) -> None:
+    """Builds one of REMOVED."""
+    layers = {"upper": b.upper, "lower0": b.lower(0), "lower1": b.lower(1)}
+    for where, kind, path in REMOVED[what]:
+        layer = layers[where]
+        if kind == "fifo":
+            layer.node(path, stat.S_IFIFO)
+        elif kind == "char":
+            layer.node(path, stat.S_IFCHR, (1, 3))
+        else:
+            make: dict[str, Callable[[str], None]] = {
+                "file": layer.file,
+                "dir": layer.dir,
+                "symlink": layer.symlink,
+                "whiteout": layer.whiteout,
+                "opaque": layer.opaque,
+            }
+            make[kind](path)
 
 
 def removing(what: str, how: str) -> Case:
     """Removes one kind of thing with unlink or rmdir, then makes a file and a directory of its name, and removes them again."""
 
     def build(b: Builder) -> Steps:
-        REMOVED[what](b)
+        furnish(b, what)
         remove = os.unlink if how == "unlink" else os.rmdir
 
         def steps(a: Actor) -> None:
@@ -258,7 +281,7 @@ def remaking(what: str) -> Case:
     """Removes a thing, makes a directory in its place, fills it, empties it, removes it, and makes a file."""
 
     def build(b: Builder) -> Steps:
-        REMOVED[what](b)
+        furnish(b, what)
 
         def steps(a: Actor) -> None:
             if a(os.unlink, "x") is None:
@@ -346,7 +369,7 @@ def creating_while_listing_loses_nothing(b: Builder) -> Steps:
     return steps
 
 
-# ------------------------------------------------------------------------------------------------------------ the root of the mount
+# ------------------------------------------------------------------------------------------------- the root of the mount
 
 @ROOT.case
 def recreated_directory_is_opaque(b: Builder) -> Steps:

@@ -20,7 +20,9 @@ OWNER = (1234, 2345)
 
 
 def everything(layer: LayerBuilder, kind: str, name: str) -> None:
-    """One object of a kind with all that copy-up must carry: owner, mode, several xattrs, ACLs, a capability, and old times (by Suite.build)."""
+    """One object of a kind with all that copy-up must carry: owner, mode, several xattrs, ACLs, a capability, and old times (by
+    Suite.build).
+    """
     if kind == "file":
         layer.file(name, b"The quick brown fox\n" * 1000, mode=0o6754, owner=OWNER)
         layer.xattr(name, "security.capability", capability(1 << 10))
@@ -129,6 +131,9 @@ def copying(kind: str, trigger: Trigger) -> Case:
 
 for _kind in KINDS:
     for _name, _trigger in TRIGGERS.items():
+        # Only set-id bits make it a change; without them the kernel copies up in vain: test_own.
+        if _name == "chown-nothing" and _kind != "file":
+            continue
         COPYUP.add(f"{_name}-of-{_kind}", copying(_kind, _trigger))
 
 

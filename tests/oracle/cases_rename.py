@@ -18,7 +18,7 @@ FLAGS = {
     "noreplace-exchange": RENAME_NOREPLACE | RENAME_EXCHANGE,
 }
 
-Make = Callable[[Builder, str], object]
+Make = Callable[[Builder, str], None]
 
 
 def _full(layer: LayerBuilder, name: str) -> None:
@@ -26,31 +26,77 @@ def _full(layer: LayerBuilder, name: str) -> None:
     layer.dir(f"{name}/subdir")
 
 
+def _covering_source(b: Builder, name: str) -> None:
+    b.upper.file(name, b"upper source")
+    b.lower(0).file(name, b"lower source")
+
+
+def _merged_source(b: Builder, name: str) -> None:
+    _full(b.upper, name)
+    b.lower(1).file(f"{name}/lower")
+
+
+def _opaque_source(b: Builder, name: str) -> None:
+    _full(b.upper, name)
+    b.upper.opaque(name)
+    b.lower(0).file(f"{name}/hidden")
+
+
+def _nothing(b: Builder, name: str) -> None:
+    pass
+
+
 SOURCES: dict[str, Make] = {
     "upper-file": lambda b, name: b.upper.file(name, b"upper source", mode=0o640, owner=(3, 4)),
     "lower-file": lambda b, name: b.lower(1).file(name, b"lower source", mode=0o640, owner=(3, 4)),
-    "covering-file": lambda b, name: (b.upper.file(name, b"upper source"), b.lower(0).file(name, b"lower source")),
+    "covering-file": _covering_source,
     "upper-dir": lambda b, name: _full(b.upper, name),
     "lower-dir": lambda b, name: _full(b.lower(0), name),
-    "merged-dir": lambda b, name: (_full(b.upper, name), b.lower(1).file(f"{name}/lower")),
-    "opaque-dir": lambda b, name: (_full(b.upper, name), b.upper.opaque(name), b.lower(0).file(f"{name}/hidden")),
+    "merged-dir": _merged_source,
+    "opaque-dir": _opaque_source,
     "upper-symlink": lambda b, name: b.upper.symlink(name, "source"),
     "lower-symlink": lambda b, name: b.lower(0).symlink(name, "source", owner=(3, 4)),
-    "absent": lambda b, name: None,
+    "absent": _nothing,
 }
 
+
+def _whiteout(b: Builder, name: str) -> None:
+    b.upper.whiteout(name)
+    b.lower(0).file(name)
+
+
+def _whiteout_over_dir(b: Builder, name: str) -> None:
+    b.upper.whiteout(name)
+    b.lower(1).file(f"{name}/hidden")
+
+
+def _covering_target(b: Builder, name: str) -> None:
+    b.upper.file(name, b"upper target")
+    b.lower(0).file(name, b"lower target")
+
+
+def _merged_empty(b: Builder, name: str) -> None:
+    b.upper.dir(name)
+    b.lower(1).dir(name)
+
+
+def _only_whiteouts(b: Builder, name: str) -> None:
+    b.upper.whiteout(f"{name}/gone")
+    b.lower(0).file(f"{name}/gone")
+
+
 TARGETS: dict[str, Make] = {
-    "absent": lambda b, name: None,
-    "whiteout": lambda b, name: (b.upper.whiteout(name), b.lower(0).file(name)),
-    "whiteout-over-dir": lambda b, name: (b.upper.whiteout(name), b.lower(1).file(f"{name}/hidden")),
+    "absent": _nothing,
+    "whiteout": _whiteout,
+    "whiteout-over-dir": _whiteout_over_dir,
     "lower-file": lambda b, name: b.lower(0).file(name, b"lower target"),
     "upper-file": lambda b, name: b.upper.file(name, b"upper target"),
-    "covering-file": lambda b, name: (b.upper.file(name, b"upper target"), b.lower(0).file(name, b"lower target")),
+    "covering-file": _covering_target,
     "lower-symlink": lambda b, name: b.lower(1).symlink(name, "target"),
     "upper-empty-dir": lambda b, name: b.upper.dir(name),
     "lower-empty-dir": lambda b, name: b.lower(0).dir(name),
-    "merged-empty-dir": lambda b, name: (b.upper.dir(name), b.lower(1).dir(name)),
-    "dir-with-only-whiteouts": lambda b, name: (b.upper.whiteout(f"{name}/gone"), b.lower(0).file(f"{name}/gone")),
+    "merged-empty-dir": _merged_empty,
+    "dir-with-only-whiteouts": _only_whiteouts,
     "upper-full-dir": lambda b, name: b.upper.file(f"{name}/target-inside"),
     "lower-full-dir": lambda b, name: b.lower(0).file(f"{name}/target-inside"),
 }

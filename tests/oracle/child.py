@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
+from tests.support.syscalls import die_with_parent
+
 T = TypeVar("T")
 
 
@@ -21,13 +23,14 @@ class ChildFailed(Exception):
 def in_child(call: Callable[[], T], seconds: float, on_timeout: Callable[[], None]) -> T:
     """Runs `call` in a forked process and returns its (pickled) result.
 
-    After `seconds` the child is killed; since a process inside a request to a dead-locked FUSE server cannot die, `on_timeout` must free it
-    (kill the server).
+    After `seconds` the child is killed; since a process inside a request to a dead-locked FUSE server cannot die, `on_timeout`
+    must free it (kill the server).
     """
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
+        die_with_parent()
         _run(call, writer)
     os.close(writer)
     try:

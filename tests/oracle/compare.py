@@ -20,7 +20,9 @@ CASE_SECONDS = 30.0
 TREE_SECONDS = 120.0
 
 BOOKKEEPING = ("trusted.overlay.origin", "trusted.overlay.impure", "trusted.overlay.uuid", "trusted.overlay.nlink")
-"""Marks of an upper whose values belong to the filesystem or the mount: they hold file handles, identities and caches, not content."""
+"""Marks of an upper whose values belong to the filesystem or the mount: they hold file handles, identities and caches, not
+content.
+"""
 
 WHOLE = ""
 """The name under which a finding that belongs to no case is kept."""
@@ -28,7 +30,9 @@ WHOLE = ""
 
 @dataclass(frozen=True)
 class Finding:
-    """One difference. `where` is step, mount, upper, remount, cross or run; `key` the step's label or path and field; `ours` the subject's value."""
+    """One difference. `where` is step, mount, upper, remount, cross or run; `key` the step's label or path and field; `ours`
+    the subject's value.
+    """
 
     where: str
     key: str
@@ -56,11 +60,13 @@ class Side:
     """(case or WHOLE, where, what happened)"""
 
 
-def compare(suite: Suite, names: list[str], base: Path, subject: Driver, oracle: Driver, options: Options | None = None) -> Findings:
+def compare(
+    suite: Suite, names: list[str], base: Path, subject: Driver, oracle: Driver, options: Options | None = None
+) -> Findings:
     """Builds the layers of the named cases in `base`, runs them on both implementations, and returns every difference.
 
-    Compared are each step, the trees seen through the mounts, the uppers on disk; then each upper is mounted again by both implementations
-    and must show the tree that was left. Lowers must be untouched. The two drivers may be the same.
+    Compared are each step, the trees seen through the mounts, the uppers on disk; then each upper is mounted again by both
+    implementations and must show the tree that was left. Lowers must be untouched. The two drivers may be the same.
     """
     started_ns = time.time_ns() - 1_000_000_000
     wanted = {**suite.options, **(options or {})}
@@ -193,7 +199,8 @@ def _tree_findings(ours: Tree, oracle: Tree) -> Iterator[tuple[str, str, str, st
 def normal(tree: Tree, started_ns: int, on_disk: bool) -> Tree:
     """A tree with what may differ between two runs taken out.
 
-    Times of the run itself become -1 ("now"); on disk, a whiteout is a whiteout whatever its mode, owner, time and links, and BOOKKEEPING marks are left out.
+    Times of the run itself become -1 ("now"); on disk, a whiteout is a whiteout whatever its mode, owner, time and links, and
+    BOOKKEEPING marks are left out.
     """
     return {path: _normal_record(record, started_ns, on_disk) for path, record in tree.items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ def subject() -> Driver:
 
 
 @pytest.fixture(scope="session")
-def run_case(disks: Callable[[str], Path], subject: Driver) -> Iterator[RunCase]:
+def run_case(disks: Callable[[str], Path], subject: Driver) -> RunCase:
     """`run_case(suite, name)` gives the findings of one case, or with WHOLE those that belong to no case.
 
     The cases of a suite that share a mount run together, the first time one is asked for.
@@ -46,4 +46,4 @@ def run_case(disks: Callable[[str], Path], subject: Driver) -> Iterator[RunCase]
         whole = done[key][WHOLE] if suite.alone else []
         return [*done[key][name], *(whole if name != WHOLE else [])]
 
-    yield run
+    return run

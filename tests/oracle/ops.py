@@ -22,7 +22,9 @@ FICLONE = 0x40049409
 
 
 class Seen(NamedTuple):
-    """The part of struct stat that is defined by the operations alone. Sizes in bytes; a directory's size is its filesystem's business."""
+    """The part of struct stat that is defined by the operations alone. Sizes in bytes; a directory's size is its filesystem's
+    business.
+    """
 
     type: str
     mode: str
@@ -63,7 +65,7 @@ def mtime(path: str) -> int:
 
 def read(path: str) -> bytes:
     """A whole file by path."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         return read_fd(fd)
     finally:
@@ -76,8 +78,10 @@ def read_fd(fd: int, offset: int = 0, size: int = 1 << 20) -> bytes:
 
 
 def write(path: str, data: bytes, flags: int = os.O_WRONLY) -> int:
-    """Opens an existing file (with `flags`) and writes at its start, or its end with O_APPEND; the number of bytes written."""
-    fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    """Opens an existing file (with `flags`; a FIFO without waiting) and writes at its start, or its end with O_APPEND; the
+    number of bytes written.
+    """
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
     try:
         return os.write(fd, data)
     finally:
@@ -104,10 +108,11 @@ def ls(path: str = ".") -> list[str]:
 
 
 class Listing(NamedTuple):
-    """A directory as getdents64(2) shows it: (name, d_type) sorted; the names whose d_ino is not the st_ino of lstat(2); those that lstat(2) does not find.
+    """A directory as getdents64(2) shows it: (name, d_type) sorted; the names whose d_ino is not the st_ino of lstat(2); those
+    that lstat(2) does not find.
 
-    The kernel's overlayfs gives other numbers for merged directories of lower layers, and shows needless whiteouts in directories of one layer.
-    Ours may have neither (tests.oracle.test_own).
+    The kernel's overlayfs gives other numbers for merged directories of lower layers, and shows needless whiteouts in
+    directories of one layer. Ours may have neither (tests.oracle.test_own).
     """
 
     entries: list[tuple[str, int]]
@@ -255,7 +260,9 @@ def ls_from_every_position(fd: int) -> bool:
 
 
 def remove_while_listing(path: str, size: int) -> int:
-    """Unlinks every entry as soon as it is listed (buffer of `size` bytes), and says how many there were: none may be lost on the way."""
+    """Unlinks every entry as soon as it is listed (buffer of `size` bytes), and says how many there were: none may be lost on
+    the way.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         removed = 0
@@ -270,18 +277,24 @@ def remove_while_listing(path: str, size: int) -> int:
 
 
 def create_while_listing(path: str, size: int) -> list[str]:
-    """Creates and removes names while a directory is listed; what was there all the time, sorted, with repetitions."""
+    """Creates and removes names while a directory is listed; what was there all the time, sorted, with repetitions. Removes
+    what it made.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     listed: list[str] = []
+    made: list[str] = []
     try:
         # A listing that shows every name made behind its position would never end: stop it.
         while len(listed) < 20_000 and (entries := syscalls.getdents(fd, size)):
             listed += [entry.name for entry in entries]
-            create(f"{path}/new-{len(listed)}")
+            made.append(f"{path}/new-{len(listed)}")
+            create(made[-1])
             create(f"{path}/brief")
             os.unlink(f"{path}/brief")
     finally:
         os.close(fd)
+    for name in made:
+        os.unlink(name)
     if len(listed) >= 20_000:
         raise OSError(errno.ELOOP, "the listing does not end")
     return sorted(name for name in listed if not name.startswith(("new-", "brief")))
@@ -375,3 +388,8 @@ def fails_or_value(path: str, name: str) -> bytes | None:
         return getxattr(path, name)
     except OSError:
         return None
+
+
+def punch(fd: int, offset: int, length: int) -> None:
+    """Makes a hole with fallocate(2)."""
+    syscalls.fallocate(fd, syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_KEEP_SIZE, offset, length)

@@ -1,4 +1,6 @@
-"""Does every sequence of operations come out on unionfs as on the kernel's overlayfs: results, trees, uppers, and mounted crosswise?"""
+"""Does every sequence of operations come out on unionfs as on the kernel's overlayfs: results, trees, uppers, and mounted
+crosswise?
+"""
 
 from __future__ import annotations
 

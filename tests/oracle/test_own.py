@@ -1,6 +1,7 @@
 """Does unionfs keep the promises for which the kernel's overlayfs is not the measure?
 
-Where the kernel does worse, or knows no such thing (`.wh.` files, whiteouts as xattrs in every layer), the expectation is written down here.
+Where the kernel does worse, or knows no such thing (`.wh.` files, whiteouts as xattrs in every layer), the expectation is
+written down here.
 """
 
 from __future__ import annotations
@@ -103,8 +104,19 @@ def test_setxattr_that_fails_copies_nothing(flag: int, layers: Layers, union: Un
     b.lower().xattr("d/f", "user.there", b"1")
     mnt = union(layers)
     name = "user.there" if flag == os.XATTR_CREATE else "user.absent"
-    with pytest.raises(OSError, match="exists|No data"):
+    with pytest.raises(OSError, match=r"exists|No data"):
         os.setxattr(mnt / "d/f", name, b"2", flag)
+    assert names(layers.top) == []
+
+
+def test_chown_of_nothing_copies_nothing(layers: Layers, union: Union) -> None:
+    """chown(-1, -1) of what has no set-id bits changes nothing; the kernel copies it up."""
+    b = Builder(layers, ".")
+    b.lower().file("d/f", owner=(5, 6))
+    b.lower().symlink("d/s")
+    mnt = union(layers)
+    for name in ("d/f", "d/s", "d"):
+        os.chown(mnt / name, -1, -1, follow_symlinks=False)
     assert names(layers.top) == []
 
 
@@ -294,7 +306,7 @@ def test_two_layers_of_other_filesystems(disks: Callable[[str], Path], subject: 
     wide = Layers((*layers.lowers, *others), layers.upper, layers.work, layers.mnt)
     trees = [snapshot(lower, leave_out=()) for lower in wide.lowers]
     with subject.mount(wide) as mnt:
-        paths = [path for path in names(mnt)]
+        paths = names(mnt)
         assert paths == ["merged", "merged/in-tmpfs", "merged/in-xfs", "tmpfs", "xfs"]
         numbers = {path: (mnt / path).lstat().st_ino for path in paths}
         assert len(set(numbers.values())) == len(paths)

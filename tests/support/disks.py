@@ -13,7 +13,9 @@ SIZE = 6 << 30
 
 MEMORY = Path("/dev/shm")
 MEMORY_NEEDED = 2 << 30
-"""Free bytes that /dev/shm must have for images to go there; in memory, creating a file is many times faster than on most disks."""
+"""Free bytes that /dev/shm must have for images to go there; in memory, creating a file is many times faster than on most
+disks.
+"""
 
 MKFS = {
     "ext4": ["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-I", "1024"],
@@ -23,9 +25,11 @@ MKFS = {
 
 
 def loop_disk(kind: str, mountpoint: Path) -> Path:
-    """Makes a filesystem of `kind` (ext4, xfs, btrfs, tmpfs) in an image of its own and mounts it on `mountpoint`, which is made.
+    """Makes a filesystem of `kind` (ext4, xfs, btrfs, tmpfs) in an image of its own and mounts it on `mountpoint`, which is
+    made.
 
-    The loop device detaches by itself at unmounting; the image has no name any more once it is mounted, so nothing is left even if the tests are killed.
+    The loop device detaches by itself at unmounting; the image has no name any more once it is mounted, so nothing is left even
+    if the tests are killed.
     """
     mountpoint.mkdir(parents=True)
     if kind == "tmpfs":

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 """The checkout: `python -m unionfs` is run with it on PYTHONPATH, so that the tests need no installation."""
@@ -157,7 +158,8 @@ def wait_until_gone(mnt: Path, seconds: float = END_SECONDS) -> list[int]:
 def unmount(mnt: Path) -> None:
     """Unmounts `mnt` and waits for its server to end.
 
-    EBUSY is waited out for END_SECONDS. What does not go by itself is removed by force (lazy unmount, SIGKILL by pid), and LeftBehind says what it was.
+    EBUSY is waited out for END_SECONDS. What does not go by itself is removed by force (lazy unmount, SIGKILL by pid), and
+    LeftBehind says what it was.
     """
     problems: list[str] = []
     deadline = time.monotonic() + END_SECONDS
@@ -187,7 +189,7 @@ class Driver(ABC):
     """One implementation of union mounts."""
 
     name: str
-    defaults: Options = {}
+    defaults: ClassVar[Options] = {}
     """Options that hold unless the caller gives others of the same name."""
 
     @abstractmethod
@@ -237,7 +239,7 @@ class Kernel(Driver):
     """The kernel's overlayfs, the oracle. The features that change what an upper looks like are off unless asked for."""
 
     name = "kernel"
-    defaults: Options = {"redirect_dir": "off", "index": "off", "metacopy": "off", "xino": "off"}
+    defaults: ClassVar[Options] = {"redirect_dir": "off", "index": "off", "metacopy": "off", "xino": "off"}
 
     def command(self, layers: Layers, options: Options) -> list[str]:
         return ["mount", "-t", "overlay", "overlay", "-o", option_string(layers, options), os.fspath(layers.mnt)]

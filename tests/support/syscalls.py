@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import struct
 from typing import NamedTuple
 
@@ -35,6 +36,9 @@ CLONE_NEWNS = 0x20000
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
 """linux/sched.h, linux/mount.h."""
+
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h."""
 
 ACL_ACCESS = "system.posix_acl_access"
 ACL_DEFAULT = "system.posix_acl_default"
@@ -100,12 +104,18 @@ def getdents(fd: int, size: int = 32768) -> list[DirectoryEntry]:
 
 
 def own_mount_namespace() -> None:
-    """Moves the calling thread, and every process it starts from now on, to a mount namespace of its own (unshare(2), CLONE_NEWNS).
+    """Moves the calling thread, and every process it starts from now on, to a mount namespace of its own (unshare(2),
+    CLONE_NEWNS).
 
     Its mounts are made private, recursively: nothing mounted later is seen, or held, by processes outside.
     """
     _check(_libc.unshare(CLONE_NEWNS))
     _check(_libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None), "/")
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when the thread that forked it ends (prctl(2), PR_SET_PDEATHSIG)."""
+    _check(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL)))
 
 
 def link_fd(fd: int, target: str) -> None:
@@ -118,7 +128,9 @@ def link_fd(fd: int, target: str) -> None:
 
 
 def acl(*entries: str) -> bytes:
-    """The value of a POSIX ACL xattr from entries such as `u::rw-`, `user:1000:r--`, `mask::r--` (linux/posix_acl_xattr.h, version 2)."""
+    """The value of a POSIX ACL xattr from entries such as `u::rw-`, `user:1000:r--`, `mask::r--` (linux/posix_acl_xattr.h,
+    version 2).
+    """
     value = struct.pack("<I", 2)
     for entry in entries:
         tag, who, rights = entry.split(":")

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 LARGE = 64 << 20
 """Files over this many bytes are hashed by their data extents, so that a sparse file of gigabytes costs nothing."""
@@ -27,16 +28,16 @@ TYPES = {
 }
 
 ABSENT = "listed but absent"
-"""The type of a name that a directory lists and lstat(2) does not find; the kernel shows whiteouts of the lowest layer that way."""
+"""The type of a name that a directory lists and lstat(2) does not find, as the kernel shows a whiteout of the lowest layer."""
 
 
 @dataclass(frozen=True)
 class Record:
     """What one name is. A field that was left out is None.
 
-    `mode` is the permission bits with set-id and sticky; `size` bytes (None for directories, whose size belongs to the filesystem);
-    `digest` the SHA-256 of a regular file's content; `rdev` (major, minor) of a device; `same` the first name in the tree of the same inode, for files with several links;
-    `holes` the data extents as (start, end) bytes.
+    `mode` is the permission bits with set-id and sticky; `size` bytes (None for directories, whose size is their filesystem's
+    business); `digest` the SHA-256 of a regular file's content; `rdev` (major, minor) of a device; `same` the first name in the
+    tree of the same inode, for files with several links; `holes` the data extents as (start, end) bytes.
     """
 
     type: str
@@ -56,7 +57,8 @@ class Record:
 
     def without(self, names: Collection[str]) -> Record:
         """The record with the named fields left out."""
-        return replace(self, **dict.fromkeys(names)) if names else self
+        nothing: dict[str, Any] = dict.fromkeys(names)
+        return replace(self, **nothing)
 
 
 Tree = dict[str, Record]

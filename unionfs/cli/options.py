@@ -35,7 +35,7 @@ from unionfs.linux.mount import (
     MS_SYNCHRONOUS,
 )
 from unionfs.overlay.config import Fsync, Uuid, Xino
-from unionfs.serve.config import LowerIo, Passthrough
+from unionfs.serve.config import Passthrough
 
 _ATIME_KINDS = MS_NOATIME | MS_RELATIME | MS_STRICTATIME
 
@@ -167,17 +167,10 @@ _SESSION = (
         "lower_io",
         Section.SESSION,
         "how files of lower layers that may still be copied up are served",
-        {"auto": LowerIo.AUTO, "passthrough": LowerIo.PASSTHROUGH, "cached": LowerIo.CACHED},
-        field="lower_io",
+        {"auto": None, "cached": None},
+        later=("passthrough",),
     ),
-    choice(
-        "writeback",
-        Section.SESSION,
-        "cache writes where there is no passthrough",
-        {"0": False, "1": True},
-        field="writeback",
-        alone="1",
-    ),
+    choice("writeback", Section.SESSION, "as of fuse-overlayfs; writes go through at once", {"0": None, "1": None}, alone="1"),
     seconds("timeout", Section.SESSION, "how long names and attributes are cached", "timeout"),
     fixed("noacl", Section.SESSION, "no POSIX access control lists", "noacl", True),
     fixed("allow_other", Section.SESSION, "let other users in (always so for root)", "allow_other", True),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from unionfs.cli.messages import CommandError
 from unionfs.overlay.config import Fsync, UnionConfig, Uuid, Xino
-from unionfs.serve.config import UNLIMITED_TIMEOUT, LowerIo, Passthrough, SessionConfig
+from unionfs.serve.config import UNLIMITED_TIMEOUT, Passthrough, SessionConfig
 
 
 @dataclass(slots=True)
@@ -33,8 +33,6 @@ class Settings:
     noacl: bool = False
     passthrough: Passthrough = Passthrough.AUTO
     max_stack_depth: int | None = None
-    lower_io: LowerIo = LowerIo.AUTO
-    writeback: bool = True
 
     def check(self) -> None:
         """Raises CommandError where options do not go together."""
@@ -71,8 +69,6 @@ class Settings:
             noacl=self.noacl,
             passthrough=self.passthrough,
             max_stack_depth=self.max_stack_depth,
-            lower_io=self.lower_io,
-            writeback=self.writeback,
             debug=debug,
             foreground=foreground,
         )

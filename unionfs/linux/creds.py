@@ -58,3 +58,17 @@ def in_initial_user_namespace() -> bool:
             return mapping.read().split() == ["0", "0", "4294967295"]
     except OSError:
         return True
+
+
+def is_being_killed(pid: int) -> bool:
+    """Is SIGKILL, or another signal that ends it, pending for the thread?  True when it is gone; False for pid 0 (unknown).
+
+    A fatal signal puts SIGKILL into every thread's pending set (kernel/signal.c, complete_signal).
+    """
+    if not pid:
+        return False
+    try:
+        status = _status(pid)
+        return bool((int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)) >> 8 & 1)
+    except (OSError, KeyError, ValueError):
+        return True

@@ -14,6 +14,11 @@ FUSE_SUPER_MAGIC: Final = 0x65735546
 FICLONE: Final = 0x40049409
 FS_IOC_GETFLAGS: Final = 0x80086601
 FS_IOC_SETFLAGS: Final = 0x40086602
+#: _IOR('X', 31, struct fsxattr) and _IOW('X', 32, struct fsxattr), linux/fs.h; 28 bytes, the flags first.
+FS_IOC_FSGETXATTR: Final = 0x801C581F
+FS_IOC_FSSETXATTR: Final = 0x401C5820
+FS_XFLAG_IMMUTABLE: Final = 0x8
+FS_XFLAG_APPEND: Final = 0x10
 FS_SYNC_FL: Final = 0x8
 FS_IMMUTABLE_FL: Final = 0x10
 FS_APPEND_FL: Final = 0x20
@@ -87,3 +92,15 @@ def write_out(fd: int) -> None:
     """sync_file_range(2): write the file's dirty pages to the device and wait for that; no journal commit, no flush."""
     if _sync_file_range(fd, 0, 0, _WRITE_AND_WAIT):
         raise libc.failed()
+
+
+def fsxattr(fd: int) -> bytes:
+    """ioctl FS_IOC_FSGETXATTR: struct fsxattr, 28 bytes, whose first u32 are the FS_XFLAG_ bits."""
+    buffer = bytearray(28)
+    fcntl.ioctl(fd, FS_IOC_FSGETXATTR, buffer, True)
+    return bytes(buffer)
+
+
+def set_fsxattr(fd: int, value: bytes) -> None:
+    """ioctl FS_IOC_FSSETXATTR with a struct fsxattr of 28 bytes."""
+    fcntl.ioctl(fd, FS_IOC_FSSETXATTR, value)

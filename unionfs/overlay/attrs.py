@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, stat, xattr
 from unionfs.linux.stat import Stat
+from unionfs.overlay import protect
 from unionfs.overlay.copyup import ensure_upper
 from unionfs.overlay.node import DirNode, Node
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 _SET_GROUP: Final = modes.S_ISGID | modes.S_IXGRP
 _CAPABILITY: Final = "security.capability"
-_PROTECTED: Final = stat.STATX_ATTR_IMMUTABLE | stat.STATX_ATTR_APPEND
 
 
 def real_stat(node: Node) -> Stat:
@@ -32,41 +32,41 @@ def link_count(node: Node, found: Stat) -> int:
     return 1 if isinstance(node, DirNode) and node.is_merged else found.nlink
 
 
-def check_changeable(node: Node) -> None:
-    """Raises EPERM for what chattr(1) has made immutable or append-only on a lower layer; the upper one refuses itself."""
-    if not node.upper and real_stat(node).attributes & _PROTECTED:
-        raise OSError(errno.EPERM, "immutable or append-only")
-
-
 def chmod(union: Union, node: Node, mode: int) -> None:
     """chmod(2)."""
-    check_changeable(node)
+    protect.check_change(node)
     ensure_upper(union, node)
     at.chmod(*node.at(), mode & 0o7777)
 
 
 def chown(union: Union, node: Node, uid: int, gid: int) -> None:
     """chown(2); -1 keeps an id.  The upper filesystem drops set-id bits and capabilities itself."""
-    check_changeable(node)
+    protect.check_change(node)
     ensure_upper(union, node)
     at.chown(*node.at(), uid, gid)
 
 
 def utimens(union: Union, node: Node, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
     """utimensat(2)."""
-    check_changeable(node)
+    protect.check_change(node)
     ensure_upper(union, node)
     at.utimens(*node.at(), atime, mtime)
 
 
-def truncate(union: Union, node: Node, size: int) -> None:
-    """truncate(2); a lower file's data beyond `size` are not copied first.  Raises EISDIR, EINVAL, EFBIG, EPERM."""
+def truncate(union: Union, node: Node, size: int, fd: int = -1) -> None:
+    """truncate(2), by `fd` if the caller has the upper file open for writing.
+
+    A lower file's data beyond `size` are not copied first.  Raises EISDIR, EINVAL, EFBIG, EPERM.
+    """
     if node.is_dir:
         raise OSError(errno.EISDIR, "is a directory")
     if not node.is_regular:
         raise OSError(errno.EINVAL, "not a regular file")
-    check_changeable(node)
+    protect.check_change(node)
     ensure_upper(union, node, size)
+    if fd >= 0:
+        os.ftruncate(fd, size)
+        return
     fd = at.open_at(*node.at(), os.O_WRONLY)
     try:
         os.ftruncate(fd, size)

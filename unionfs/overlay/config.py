@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 
 class Xino(enum.Enum):
-    """How inode numbers of layers on several filesystems are made unique (overlayfs.rst, "Inode properties").
+    """Inode numbers of layers on several filesystems (overlayfs.rst, "Inode properties").
 
-    AUTO does it when every layer's filesystem has persistent file handles, ON demands that, OFF never does it.
+    They are always unique, a FUSE mount having one device number. ON demands file handles of every layer, by which the
+    number of a copied-up file is found again after a remount; AUTO and OFF do without where there are none.
     """
 
     OFF = "off"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, fs, handle, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import marks
+from unionfs.overlay import marks, protect
 from unionfs.overlay.config import Fsync
 from unionfs.overlay.copydata import Cancelled, copy_data
 from unionfs.overlay.creator import SERVER
@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 
 #: A file with more data than this is copied outside the event loop.
 INLINE_LIMIT: Final = 256 * 1024
-_PROTECTED: Final = stat.STATX_ATTR_IMMUTABLE
 
 
 def ensure_upper(union: Union, node: Node, length: int | None = None) -> None:
     """Put the object on the upper layer; of a regular file's data only the first `length` bytes, if given.
 
     Raises CopyUpNeeded, having changed nothing, when that takes more than the event loop should do; EROFS in a read-only
-    union; EPERM for an immutable object; EOVERFLOW, ENOSPC, EDQUOT, EIO from the layers.
+    union; EOVERFLOW, ENOSPC, EDQUOT, EIO from the layers.  What `protect` forbids the caller has refused before.
     """
     if node.upper:
         return
@@ -43,6 +42,8 @@ def ensure_upper(union: Union, node: Node, length: int | None = None) -> None:
         return
     if node in union.copying:
         raise CopyUpNeeded(node)
+    if node.parent is None and not node.unlinked:
+        raise OSError(errno.ESTALE, "the directory of the only known name was forgotten")
     found = stat.stat(*node.at())
     if node.is_regular and (found.size if length is None else min(length, found.size)) > INLINE_LIMIT:
         raise CopyUpNeeded(node)
@@ -90,11 +91,9 @@ class CopyUp:
             self.close()
 
     def prepare(self) -> None:
-        """Copy up the parents and make the staged object.  Raises EPERM for an immutable object."""
+        """Copy up the parents and make the staged object."""
         union, node = self._union, self._node
         found = self._stat = stat.stat(*node.at())
-        if found.attributes & _PROTECTED:
-            raise OSError(errno.EPERM, "immutable")
         if not node.unlinked:
             ensure_upper(union, node.parent or union.root)
         staging = union.staging_area()
@@ -132,12 +131,13 @@ class CopyUp:
         self._sync(here)
 
     def _copy_flags(self, here: tuple[int, bytes]) -> None:
-        """The inode flags that overlayfs carries along; append-only goes to an xattr, the flag would bar its own copy-up."""
+        """The inode flags that overlayfs carries along; those that would bar the copy-up itself go to an xattr."""
         assert self._stat is not None
         if self._source >= 0 and self._target >= 0 and (flags := _carried_flags(self._source)):
             fs.set_inode_flags(self._target, flags)
-        if self._stat.attributes & stat.STATX_ATTR_APPEND:
-            xattr.write(*here, self._union.prefix + "protattr", b"a")
+        letters = protect.encode(self._stat.attributes)
+        if letters:
+            xattr.write(*here, self._union.prefix + "protattr", letters)
 
     def _write_origin(self, here: tuple[int, bytes]) -> None:
         """Say which lower inode this was; not for one of several hard links, whose number the others keep."""
@@ -146,7 +146,9 @@ class CopyUp:
         if not node.is_dir and self._stat.nlink > 1:
             return
         layer = node.layer()
-        found = handle.encode(*node.at()) if layer.handles else None
+        # By the open file where there is one: this may run in a thread, and `at` belongs to the event loop.
+        source = (self._source, b"") if self._source >= 0 else node.at()
+        found = handle.encode(*source) if layer.handles else None
         try:
             xattr.write(*here, self._union.prefix + "origin", marks.encode_origin(layer.uuid, found))
         except OSError as error:
@@ -214,7 +216,9 @@ class CopyUp:
             if self._stat is not None and self._stat.nlink > 1:
                 # The other names stay with the lower file: from now on this one is another inode.
                 node.ino = union.inodes.number(upper.layer, stat.stat(upper.fd(), node.name).ino)
-        union.changed.append(node)
+        union.changed += (node, parent)
+        if self._stat is not None:
+            node.protected = self._stat.attributes & (protect.APPEND | protect.IMMUTABLE)
         node.upper = True
         node.real_dir = upper
         node.real_name = node.name

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import acl, marks
-from unionfs.overlay.copyup import ensure_upper
+from unionfs.overlay import acl, marks, protect
+from unionfs.overlay.copyup import ensure_upper, set_impure
 from unionfs.overlay.creator import Creator
 from unionfs.overlay.lookup import NAME_MAX, adopt_name
 from unionfs.overlay.node import DirNode, Node
@@ -66,7 +66,8 @@ def make_symlink(union: Union, parent: DirNode, name: bytes, target: bytes, who:
 
 def make_tmpfile(union: Union, parent: DirNode, mode: int, who: Creator) -> tuple[Node, Stat, int]:
     """open(2) with O_TMPFILE: (node without a name, stat, descriptor).  Raises EOPNOTSUPP where the upper layer has none."""
-    _writable(union, parent)
+    _check_writable(parent)
+    ensure_upper(union, parent)
     union.identity.assume(who)
     fd = os.open(b"/proc/self/fd/%d" % parent.upper_dir.fd(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode & 0o7777)
     found = stat.stat(fd)
@@ -81,9 +82,14 @@ def make_tmpfile(union: Union, parent: DirNode, mode: int, who: Creator) -> tupl
 def link(union: Union, node: Node, parent: DirNode, name: bytes) -> Stat:
     """link(2): `name` in `parent` becomes another name of the node, a lower file being copied up first."""
     check_name(name)
+    protect.check_change(node)
+    _check_writable(parent)
     ensure_upper(union, node)
-    _writable(union, parent)
+    ensure_upper(union, parent)
     upper = parent.upper_dir
+    if stat.stat(*node.at()).ino != node.ino:
+        # It has an origin: marked before the link is made, so that a failure leaves all as it was.
+        set_impure(union, parent)
     try:
         at.link(*node.at(), upper.fd(), name)
     except FileExistsError:
@@ -103,8 +109,6 @@ def link(union: Union, node: Node, parent: DirNode, name: bytes) -> Stat:
     found = stat.stat(*node.at())
     if found.nlink > 1:
         union.inodes.note_link(node, found.ino)
-    if found.ino != node.ino:
-        union.note_origin(node, parent)
     if parent.index is not None:
         parent.index.put(name, node.kind, node.ino, (upper,))
     return found
@@ -118,10 +122,10 @@ def check_name(name: bytes) -> None:
         raise OSError(errno.EINVAL, "names that begin with .wh. are reserved for whiteouts")
 
 
-def _writable(union: Union, parent: DirNode) -> None:
+def _check_writable(parent: DirNode) -> None:
     if parent.unlinked:
         raise OSError(errno.ENOENT, "the directory was removed")
-    ensure_upper(union, parent)
+    protect.check_entry(parent, adding=True)
 
 
 def _make(
@@ -129,7 +133,8 @@ def _make(
 ) -> tuple[Node, Stat]:
     """Make an object of `mode` (with its S_IFMT bits) by `make` and give it a node."""
     check_name(name)
-    _writable(union, parent)
+    _check_writable(parent)
+    ensure_upper(union, parent)
     upper = parent.upper_dir
     is_dir = mode & 0o170000 == modes.S_IFDIR
     marked = parent.is_merged and upper.has_marker(name)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import TYPE_CHECKING
 
-from unionfs.linux import at, stat
-from unionfs.overlay.attrs import kill_privileges, real_stat
+from unionfs.linux import at
+from unionfs.overlay import protect
+from unionfs.overlay.attrs import kill_privileges
 from unionfs.overlay.copyup import ensure_upper
 from unionfs.overlay.node import Node
 
@@ -29,18 +29,14 @@ def prepare_open(union: Union, node: Node, flags: int, kill: bool) -> None:
     truncating = bool(flags & os.O_TRUNC)
     if not writing and not truncating:
         return
-    if not node.upper:
-        attributes = real_stat(node).attributes
-        if attributes & stat.STATX_ATTR_IMMUTABLE or (
-            attributes & stat.STATX_ATTR_APPEND and (truncating or not flags & os.O_APPEND)
-        ):
-            raise OSError(errno.EPERM, "immutable or append-only")
+    protect.check_open(node, appending=bool(flags & os.O_APPEND) and not truncating)
     ensure_upper(union, node, 0 if truncating else None)
     if truncating:
         fd = at.open_at(*node.at(), os.O_WRONLY | os.O_TRUNC)
         os.close(fd)
         if kill:
             kill_privileges(union, node)
+            union.changed.append(node)
 
 
 def open_path(node: Node) -> int:

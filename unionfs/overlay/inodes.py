@@ -77,7 +77,8 @@ class Inodes:
     def forget_link(self, node: Node) -> None:
         """The node's inode has no name left, or the kernel has forgotten it."""
         if node.link_ino:
-            del self.hardlinks[node.link_ino]
+            if self.hardlinks.get(node.link_ino) is node:
+                del self.hardlinks[node.link_ino]
             node.link_ino = 0
 
     def number(self, layer: Layer, ino: int) -> int:

@@ -59,7 +59,7 @@ class Layer:
         self.readable = Fd(os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         self.uuid = handle.filesystem_uuid(self.readable.fileno())
         kind = fs.statfs(fd).type
-        self.ordered = kind in (fs.EXT4_SUPER_MAGIC, fs.XFS_SUPER_MAGIC)
+        self.ordered = kind == fs.XFS_SUPER_MAGIC or (kind == fs.EXT4_SUPER_MAGIC and _has_journal(self.dev))
         self.stack_depth = 1 if kind in (fs.OVERLAYFS_SUPER_MAGIC, fs.FUSE_SUPER_MAGIC) else 0
 
     def open_origin(self, origin: marks.Origin) -> int:
@@ -72,6 +72,15 @@ class Layer:
         for owner in (self.base, self.readable):
             if owner is not None:
                 owner.close()
+
+
+def _has_journal(dev: int) -> bool:
+    """Has the ext4 filesystem on the device a journal?  ext2 has the same magic number, and ext4 may be made without."""
+    try:
+        device = os.path.basename(os.readlink(f"/sys/dev/block/{os.major(dev)}:{os.minor(dev)}"))
+        return any(name.startswith((f"{device}-", f"{device}:")) for name in os.listdir("/proc/fs/jbd2"))
+    except OSError:
+        return False
 
 
 def open_directory(path: bytes, option: str) -> int:

@@ -11,9 +11,9 @@ import stat as modes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from unionfs.linux import stat
+from unionfs.linux import stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import marks, merge
+from unionfs.overlay import marks, merge, protect
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.realdir import RealDir
 
@@ -87,7 +87,8 @@ def search(reals: Sequence[RealDir], name: bytes, first_only: bool = False) -> F
                     break
             else:
                 if top is None and not real.is_whiteout(name, here):
-                    check_data(real, name, here)
+                    if not first_only:
+                        check_data(real, name, here)
                     return Found((real,), here)
                 break
         if depth != last and real.has_marker(name):
@@ -124,10 +125,9 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
         if known is not None:
             adopt_name(known, parent, name)
             return known
-    ino = None
+    node = Node(kind, union.inodes.number(real.layer, here.ino), parent, name, real, upper)
     if upper and parent.upper_dir.marks().impure:
-        ino = union.inodes.origin_number(real.fd(), name, real.layer.prefix, kind)
-    node = Node(kind, union.inodes.number(real.layer, here.ino) if ino is None else ino, parent, name, real, upper)
+        _recall_origin(union, node)
     if upper and here.nlink > 1:
         union.inodes.note_link(node, here.ino)
     union.inodes.enroll(node)
@@ -143,13 +143,23 @@ def _directory(union: Union, parent: DirNode, name: bytes, found: Found) -> DirN
         ino = union.inodes.number(reals[1].layer, stat.stat(found.reals[1].fd(), name).ino)
     else:
         ino = union.inodes.number(reals[0].layer, found.stat.ino)
-        if upper and parent.upper_dir.marks().impure:
-            origin = union.inodes.origin_number(found.reals[0].fd(), name, reals[0].layer.prefix, _S_IFDIR)
-            ino = ino if origin is None else origin
     node = DirNode(ino, parent, name, reals, upper)
+    if upper and parent.upper_dir.marks().impure:
+        _recall_origin(union, node)
     union.inodes.enroll(node)
     parent.children[name] = node
     return node
+
+
+def _recall_origin(union: Union, node: Node) -> None:
+    """What the marks of a copied-up object say of the lower one it was: its number, and what it was protected from."""
+    here = node.at()
+    names = xattr.names(*here)
+    if union.prefix + "origin" in names and not (isinstance(node, DirNode) and node.is_merged):
+        ino = union.inodes.origin_number(*here, union.prefix, node.kind)
+        node.ino = node.ino if ino is None else ino
+    if union.prefix + "protattr" in names:
+        node.protected = protect.decode(xattr.find(*here, union.prefix + "protattr"))
 
 
 def adopt_name(node: Node, parent: DirNode, name: bytes) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 #: Cookies 1 and 2 are those of `.` and `..`; those of scanned names grow from the middle, those of new names fall from it.
 _LOWEST: Final = 3
 _MIDDLE: Final = 1 << 30
+#: A listing that pauses for longer may find its index gone, if memory was short.
+_LISTING_SECONDS: Final = 600.0
 #: A scan costs about as much as one probe for each so many bytes of the directories' size.
 _BYTES_A_PROBE: Final = 256
 
@@ -44,12 +47,17 @@ class IndexEntry(NamedTuple):
 class MergedIndex:
     """All names of one directory."""
 
-    __slots__ = ("_highest", "_lowest", "names", "order")
+    __slots__ = ("_highest", "_listed", "_lowest", "names", "order")
 
     def __init__(self) -> None:
         self.names: dict[bytes, IndexEntry] = {}
         self.order: SortedDict[int, bytes] = SortedDict()
         self._highest = self._lowest = _MIDDLE
+        self._listed = 0.0
+
+    def is_listed(self) -> bool:
+        """Was it listed so short a time ago that somebody may go on from where he was?"""
+        return time.monotonic() - self._listed < _LISTING_SECONDS
 
     def add_scanned(self, name: bytes, kind: int, ino: int, reals: tuple[RealDir, ...]) -> None:
         """Add a name found by the scan, behind those found before."""
@@ -77,6 +85,7 @@ class MergedIndex:
     def after(self, cookie: int) -> Iterator[tuple[bytes, IndexEntry]]:
         """The names behind `cookie` in order."""
         names, order = self.names, self.order
+        self._listed = time.monotonic()
         for key in order.irange(minimum=cookie + 1):
             name = order[key]
             yield name, names[name]

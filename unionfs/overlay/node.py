@@ -29,12 +29,13 @@ class Node:
     upper: that object is on the upper layer.  unlinked: no name is left in the union.
     fd: an O_PATH descriptor of the object, instead of a place, when it has no known name on its layer.
     link_ino: the upper inode's number while the node is in the table of those with several names, else 0.
+    protected: statx(2) bits of immutable and append-only kept for it on the upper layer.
     attachment: whatever the server keeps with a node (open files, backing file).
     """
 
     __slots__ = (
-        "aliases", "attachment", "fd", "ino", "kind", "link_ino", "lookups", "name", "nodeid", "parent", "real_dir", "real_name",
-        "unlinked", "upper",
+        "aliases", "attachment", "fd", "ino", "kind", "link_ino", "lookups", "name", "nodeid", "parent", "protected", "real_dir",
+        "real_name", "unlinked", "upper",
     )  # fmt: skip
 
     def __init__(self, kind: int, ino: int, parent: DirNode | None, name: bytes, real_dir: RealDir | None, upper: bool) -> None:
@@ -51,6 +52,7 @@ class Node:
         self.unlinked = False
         self.fd = -1
         self.link_ino = 0
+        self.protected = 0
         self.attachment: Any = None
 
     @property

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from unionfs.linux import stat
 from unionfs.linux.stat import Stat
-from unionfs.overlay import merge
+from unionfs.overlay import merge, protect
 from unionfs.overlay.copyup import ensure_upper
 from unionfs.overlay.lookup import find_below, lookup
 from unionfs.overlay.node import DirNode, Node
@@ -16,35 +15,37 @@ from unionfs.overlay.node import DirNode, Node
 if TYPE_CHECKING:
     from unionfs.overlay.union import Union
 
-_PROTECTED: Final = stat.STATX_ATTR_IMMUTABLE | stat.STATX_ATTR_APPEND
-
 
 def unlink(union: Union, parent: DirNode, name: bytes) -> Node:
     """unlink(2); the node that lost the name.  Raises ENOENT, EISDIR, EPERM (immutable), EROFS."""
     node, found = require(union, parent, name)
     if node.is_dir:
         raise OSError(errno.EISDIR, "is a directory")
-    check_removable(union, found)
+    check_removable(union, parent, node)
     ensure_upper(union, parent)
     if not node.upper:
         union.staging_area().whiteout(parent, name)
         forget_name(union, node, parent, name, last=True)
         return node
     prepare_loss(node)
-    if find_below(union, parent, name):
-        union.staging_area().replace_by_whiteout(parent, name, is_dir=False)
-    else:
-        os.unlink(name, dir_fd=parent.upper_dir.fd())
+    try:
+        if find_below(union, parent, name):
+            union.staging_area().replace_by_whiteout(parent, name, is_dir=False)
+        else:
+            os.unlink(name, dir_fd=parent.upper_dir.fd())
+    except OSError:
+        keep_name(node)
+        raise
     forget_name(union, node, parent, name, last=found.nlink <= 1)
     return node
 
 
 def rmdir(union: Union, parent: DirNode, name: bytes) -> Node:
     """rmdir(2); the node.  Raises ENOENT, ENOTDIR, ENOTEMPTY, EPERM (immutable), EROFS."""
-    node, found = require(union, parent, name)
+    node, _ = require(union, parent, name)
     if not isinstance(node, DirNode):
         raise OSError(errno.ENOTDIR, "not a directory")
-    check_removable(union, found)
+    check_removable(union, parent, node)
     below = find_below(union, parent, name)
     fast = node.upper and not node.is_merged and not below and node.index is None
     if not fast:
@@ -55,10 +56,14 @@ def rmdir(union: Union, parent: DirNode, name: bytes) -> Node:
         staging.whiteout(parent, name)
     else:
         node.pin()
-        if below:
-            staging.replace_by_whiteout(parent, name, is_dir=True)
-        else:
-            _remove_upper(union, node, parent, name, fast)
+        try:
+            if below:
+                staging.replace_by_whiteout(parent, name, is_dir=True)
+            else:
+                _remove_upper(union, node, parent, name, fast)
+        except OSError:
+            node.unpin()
+            raise
     forget_name(union, node, parent, name, last=True)
     return node
 
@@ -71,13 +76,8 @@ def _remove_upper(union: Union, node: DirNode, parent: DirNode, name: bytes, fas
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                node.unpin()
                 raise
-        try:
-            check_empty(union, node)
-        except OSError:
-            node.unpin()
-            raise
+        check_empty(union, node)
     union.staging_area().take_away(upper, name, is_dir=True)
 
 
@@ -89,12 +89,12 @@ def require(union: Union, parent: DirNode, name: bytes) -> tuple[Node, Stat]:
     return found
 
 
-def check_removable(union: Union, found: Stat) -> None:
-    """Raises EROFS in a read-only union, EPERM for what chattr(1) has made immutable or append-only."""
+def check_removable(union: Union, parent: DirNode, node: Node) -> None:
+    """Raises EROFS in a read-only union, EPERM where the object or its directory is immutable or append-only."""
     if union.read_only:
         raise OSError(errno.EROFS, "read-only union")
-    if found.attributes & _PROTECTED:
-        raise OSError(errno.EPERM, "immutable or append-only")
+    protect.check_entry(parent, adding=False)
+    protect.check_change(node)
 
 
 def check_empty(union: Union, node: DirNode) -> None:
@@ -107,6 +107,12 @@ def prepare_loss(node: Node) -> None:
     """Before a name of an upper object goes: if no other is known, hold the object itself, it may be open."""
     if not node.aliases:
         node.pin()
+
+
+def keep_name(node: Node) -> None:
+    """The name did not go after all."""
+    if node.parent is not None:
+        node.unpin()
 
 
 def forget_name(union: Union, node: Node, parent: DirNode, name: bytes, last: bool) -> None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.linux import at, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay.copyup import copy_xattrs, ensure_upper
+from unionfs.overlay import protect
+from unionfs.overlay.copyup import copy_xattrs, ensure_upper, set_impure
 from unionfs.overlay.create import check_name
 from unionfs.overlay.creator import SERVER
 from unionfs.overlay.lookup import find_below, lookup
 from unionfs.overlay.node import DirNode, Node
-from unionfs.overlay.remove import check_empty, check_removable, forget_name, prepare_loss, require
+from unionfs.overlay.remove import check_empty, check_removable, forget_name, keep_name, prepare_loss, require
 
 if TYPE_CHECKING:
     from unionfs.overlay.union import Union
@@ -42,8 +43,9 @@ def rename(union: Union, parent: DirNode, name: bytes, new_parent: DirNode, new_
     if flags & ~(at.RENAME_NOREPLACE | at.RENAME_EXCHANGE) or flags == at.RENAME_NOREPLACE | at.RENAME_EXCHANGE:
         raise OSError(errno.EINVAL, "unknown rename flags")
     check_name(new_name)
-    node, found = require(union, parent, name)
-    check_removable(union, found)
+    node, _ = require(union, parent, name)
+    check_removable(union, parent, node)
+    protect.check_entry(new_parent, adding=True)
     replaced = lookup(union, new_parent, new_name)
     target = replaced[0] if replaced is not None else None
     exchange = bool(flags & at.RENAME_EXCHANGE)
@@ -57,12 +59,17 @@ def rename(union: Union, parent: DirNode, name: bytes, new_parent: DirNode, new_
         if isinstance(moving, DirNode) and (not moving.upper or moving.is_merged):
             raise OSError(errno.EXDEV, "a directory with a lower part can't be renamed")
     if replaced is not None:
-        _check_target(union, node, *replaced, exchange=exchange)
+        _check_target(union, node, new_parent, replaced[0], exchange=exchange)
     for moving in (node, target) if exchange else (node,):
         if moving is not None:
             ensure_upper(union, moving)
     ensure_upper(union, parent)
     ensure_upper(union, new_parent)
+    if parent is not new_parent:
+        # Marked before anything moves: a failure must leave all as it was.
+        for old, new in ((parent, new_parent), (new_parent, parent)) if exchange else ((parent, new_parent),):
+            if old.upper_dir.marks().impure:
+                set_impure(union, new)
     source = Side(parent, name, node, find_below(union, parent, name))
     destination = Side(new_parent, new_name, target, find_below(union, new_parent, new_name))
     if exchange:
@@ -72,8 +79,8 @@ def rename(union: Union, parent: DirNode, name: bytes, new_parent: DirNode, new_
     return target
 
 
-def _check_target(union: Union, node: Node, target: Node, found: Stat, *, exchange: bool) -> None:
-    check_removable(union, found)
+def _check_target(union: Union, node: Node, parent: DirNode, target: Node, *, exchange: bool) -> None:
+    check_removable(union, parent, target)
     if exchange:
         return
     if node.is_dir and not isinstance(target, DirNode):
@@ -111,7 +118,12 @@ def _move(union: Union, source: Side, destination: Side, replaced: Stat | None) 
         _clear(union, target, destination)
     else:
         prepare_loss(target)
-    _rename_upper(union, source, destination, over_whiteout)
+    try:
+        _rename_upper(union, source, destination, over_whiteout)
+    except OSError:
+        if target is not None:
+            keep_name(target)
+        raise
     if target is not None:
         last = not target.upper or target.is_dir or replaced is None or replaced.nlink <= 1
         forget_name(union, target, destination.parent, destination.name, last)
@@ -174,6 +186,10 @@ def _clear(union: Union, target: DirNode, place: Side) -> None:
         xattr.write(*here, union.prefix + "opaque", b"y")
         at.utimens(*here, (found.atime, found.atime_nsec), (found.mtime, found.mtime_nsec))
         staging.publish(staged, place.parent.upper_dir, place.name, at.RENAME_EXCHANGE)
+        target.upper_dir.close()
+        target.upper_dir.note_new()
+        target.unpin()
+        target.pin()
     finally:
         staging.discard(staged)
 
@@ -189,8 +205,6 @@ def _rename_node(union: Union, node: Node, old: Side, new: Side) -> None:
     elif node.aliases and (old.parent, old.name) in node.aliases:
         node.aliases.remove((old.parent, old.name))
         node.aliases.append((new.parent, new.name))
-    if old.parent is not new.parent and old.parent.upper_dir.marks().impure:
-        union.note_origin(node, new.parent)
 
 
 def _enter(place: Side, node: Node) -> None:

@@ -11,8 +11,8 @@ import os
 import stat as modes
 from typing import TYPE_CHECKING, Final
 
-from unionfs.linux import at, creds, stat
-from unionfs.overlay import marks
+from unionfs.linux import at, creds, stat, xattr
+from unionfs.overlay import acl, marks
 from unionfs.overlay.creator import SERVER
 from unionfs.overlay.errors import LayerError
 from unionfs.overlay.node import DirNode
@@ -191,7 +191,13 @@ def prepare_work(base: int, shown: str) -> int:
             at.chmod(base, WORK, 0o700)
         remove_tree(base, WORK)
     # As the kernel's overlayfs has it, nobody may look inside; but the server itself must.
-    os.mkdir(WORK, 0 if creds.has_capability(creds.CAP_DAC_OVERRIDE) else 0o700, dir_fd=base)
+    mode = 0 if creds.has_capability(creds.CAP_DAC_OVERRIDE) else 0o700
+    os.mkdir(WORK, mode, dir_fd=base)
+    # What is staged must inherit nothing from the work directory: no default ACL, no group.
+    for attribute in (acl.DEFAULT, acl.ACCESS):
+        if xattr.find(base, WORK, attribute) is not None:
+            xattr.remove(base, WORK, attribute)
+    at.chmod(base, WORK, mode)
     return os.open(WORK, _OPEN, dir_fd=base)
 
 

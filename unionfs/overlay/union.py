@@ -12,8 +12,7 @@ from unionfs.linux import creds, fs, stat
 from unionfs.linux.fd import Fd
 from unionfs.overlay import layer as layers
 from unionfs.overlay import lookup, marks
-from unionfs.overlay.config import Fsync, UnionConfig
-from unionfs.overlay.copyup import set_impure
+from unionfs.overlay.config import Fsync, UnionConfig, Uuid, Xino
 from unionfs.overlay.creator import Identity
 from unionfs.overlay.errors import LayerError
 from unionfs.overlay.inodes import Inodes
@@ -67,6 +66,7 @@ class Union:
                 upper, work = layers.open_upper(config.upper, config.work, prefix, descriptors)
                 opened.insert(0, upper)
             _check_overlaps(config)
+            _apply_identity(config, opened)
             if config.upper is not None and config.work is not None:
                 locks.append(lock_directory(upper.root.fd(), "upperdir", config.upper))
                 locks.append(lock_directory(work, "workdir", config.work))
@@ -137,20 +137,19 @@ class Union:
             raise OSError(116, "unknown node")
         return node
 
-    def note_origin(self, node: Node, parent: DirNode) -> None:
-        """`node` came into `parent` under another number than its real one: a listing has to ask for it."""
-        if node.upper and parent.upper:
-            set_impure(self, parent)
-
     def note_index(self, node: DirNode, names: int) -> None:
-        """A merged index was built; the oldest ones go when there are too many names in memory."""
+        """A merged index was built; the oldest ones go when there are too many names in memory.
+
+        One that is being listed stays: its cookies would not be the same again.
+        """
         self._indexes[node] = names
         self._indexed += names
-        while self._indexed > _MOST_NAMES and len(self._indexes) > 1:
-            oldest, size = self._indexes.popitem(last=False)
-            self._indexed -= size
-            if oldest.index is not None:
-                oldest.index = None
+        while self._indexed > _MOST_NAMES:
+            oldest = next(iter(self._indexes))
+            if oldest is node or (oldest.index is not None and oldest.index.is_listed()):
+                break
+            self._indexed -= self._indexes.pop(oldest)
+            oldest.index = None
 
     def forget(self, nodeid: int, lookups: int) -> Node | None:
         """See `Inodes.forget`."""
@@ -226,6 +225,15 @@ def _check_overlaps(config: UnionConfig) -> None:
                 both = f"{os.fsdecode(path)} overlaps {other_option} {os.fsdecode(other_path)}"
                 raise LayerError(f"{option}: {both}; layers must be separate trees")
         taken.append((option, path, mine))
+
+
+def _apply_identity(config: UnionConfig, opened: list[Layer]) -> None:
+    """What `xino` and `uuid` ask of the layers.  Raises LayerError when a layer has no file handles, and xino=on."""
+    for layer in opened:
+        if config.xino is Xino.ON and not layer.handles:
+            raise LayerError(f"xino=on: the filesystem of {os.fsdecode(layer.path)} has no file handles; use xino=auto")
+        if config.uuid is Uuid.OFF:
+            layer.uuid = bytes(16)
 
 
 def _mark_volatile(staging: int) -> None:

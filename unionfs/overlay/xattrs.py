@@ -6,8 +6,7 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import xattr
-from unionfs.overlay import marks
-from unionfs.overlay.attrs import check_changeable
+from unionfs.overlay import marks, protect
 from unionfs.overlay.copyup import ensure_upper
 from unionfs.overlay.node import Node
 
@@ -33,7 +32,7 @@ def names(union: Union, node: Node, trusted: bool) -> list[str]:
 def put(union: Union, node: Node, attribute: str, value: bytes, flags: int) -> None:
     """setxattr(2).  Raises EEXIST and ENODATA (flags), EOPNOTSUPP, EPERM, EROFS, ENOSPC."""
     real = _real_name(union, attribute, errno.EOPNOTSUPP)
-    check_changeable(node)
+    protect.check_change(node)
     if not node.upper and flags:
         present = xattr.find(*node.at(), real) is not None
         if present and flags & xattr.XATTR_CREATE:
@@ -47,7 +46,7 @@ def put(union: Union, node: Node, attribute: str, value: bytes, flags: int) -> N
 def remove(union: Union, node: Node, attribute: str) -> None:
     """removexattr(2); of an attribute that is not there without a copy-up.  Raises ENODATA, EOPNOTSUPP, EPERM, EROFS."""
     real = _real_name(union, attribute, errno.EOPNOTSUPP)
-    check_changeable(node)
+    protect.check_change(node)
     if not node.upper:
         xattr.read(*node.at(), real)
     ensure_upper(union, node)

@@ -93,7 +93,8 @@ class Attributes:
         if union.read_only:
             raise OSError(errno.EROFS, "read-only union")
         if valid & abi.FATTR_SIZE:
-            attrs.truncate(union, node, request.size)
+            io = node.attachment
+            attrs.truncate(union, node, request.size, io.fd if io is not None and io.fd_upper else -1)
         if valid & (abi.FATTR_UID | abi.FATTR_GID):
             uid = request.uid if valid & abi.FATTR_UID else -1
             gid = request.gid if valid & abi.FATTR_GID else -1

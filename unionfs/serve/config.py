@@ -20,18 +20,6 @@ class Passthrough(enum.Enum):
     OFF = "off"
 
 
-class LowerIo(enum.Enum):
-    """How a regular file is served whose data a copy-up may still move from a lower layer to the upper one.
-
-    AUTO: as is safe for every descriptor. PASSTHROUGH: the lower file backs it; a descriptor opened before a copy-up
-    then keeps the old data. CACHED: always by the page cache, never backed by the lower file.
-    """
-
-    AUTO = "auto"
-    PASSTHROUGH = "passthrough"
-    CACHED = "cached"
-
-
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
     """One mount and the policy of its session.
@@ -48,8 +36,6 @@ class SessionConfig:
     noacl: POSIX ACLs are neither enforced nor kept by the kernel; their xattrs are refused with EOPNOTSUPP.
     max_stack_depth: of this filesystem, for the kernel's limit of two stacked ones: None finds the smallest that
         gives passthrough, 0 is no passthrough at all, 1 and 2 are taken as given.
-    writeback: keep written data in the page cache and write it later, where there is no passthrough (they exclude
-        each other).
     debug: log every request. foreground: the process was not sent to the background, its standard streams are the
         user's.
     """
@@ -64,7 +50,5 @@ class SessionConfig:
     noacl: bool = False
     passthrough: Passthrough = Passthrough.AUTO
     max_stack_depth: int | None = None
-    lower_io: LowerIo = LowerIo.AUTO
-    writeback: bool = True
     debug: bool = False
     foreground: bool = False

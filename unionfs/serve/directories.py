@@ -52,7 +52,13 @@ class Directories:
         if node.unlinked:
             return buffer
         for name, entry in merge.index_of(self._union, node).after(max(request.offset, _DOTDOT)):
-            resolved = self._resolve(node, name, entry)
+            try:
+                resolved = self._resolve(node, name, entry)
+            except OSError:
+                # One object that can't be shown must not hide the others: its name is listed, its LOOKUP says why.
+                if not buffer.add_plus(None, name, entry.ino or entry.cookie, entry.cookie, entry.kind >> 12):
+                    break
+                continue
             if resolved is None:
                 continue
             child, found = resolved
@@ -87,9 +93,12 @@ class Directories:
 
     def _number(self, node: DirNode, name: bytes, entry: IndexEntry) -> int:
         """The number of an upper object, which may be its origin's; it is kept in the index."""
-        resolved = self._resolve(node, name, entry)
+        try:
+            resolved = self._resolve(node, name, entry)
+        except OSError:
+            return entry.cookie
         if resolved is None:
-            return 0
+            return entry.cookie
         child = resolved[0]
         assert node.index is not None
         node.index.put(name, child.kind, child.ino, entry.reals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from unionfs.linux import creds
 from unionfs.overlay import files
 from unionfs.overlay.node import Node
 
@@ -34,17 +35,22 @@ class FileIo:
     def close(self) -> None:
         """Close the server's own descriptor."""
         fd, self.fd = self.fd, -1
+        self.fd_upper = False
         if fd >= 0:
             os.close(fd)
 
 
 class Descriptors:
-    """The server's own descriptors of files, a bounded number of them, the oldest closed first between requests."""
+    """The server's own descriptors of files, a bounded number of them, the oldest closed first between requests.
 
-    __slots__ = ("_limit", "_open")
+    Without the privilege to open any file again, those that are open for writing stay: their mode may forbid it.
+    """
+
+    __slots__ = ("_limit", "_open", "_privileged")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._privileged = creds.has_capability(creds.CAP_DAC_OVERRIDE)
         self._open: dict[FileIo, None] = {}
 
     def get(self, node: Node) -> int:
@@ -70,5 +76,7 @@ class Descriptors:
 
     def trim(self) -> None:
         """Close the oldest above the limit; never called while an operation runs."""
-        while len(self._open) > self._limit:
-            self.drop(next(iter(self._open)))
+        excess = len(self._open) - self._limit
+        if excess > 0:
+            for io in [io for io in self._open if self._privileged or not io.writers][:excess]:
+                self.drop(io)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from unionfs.linux import fs
+from unionfs.linux.fd import Fd
 from unionfs.linux.stat import Stat
 from unionfs.overlay import attrs, create, files
 from unionfs.overlay.config import Fsync as FsyncMode
@@ -217,6 +218,7 @@ class Files:
             raise OSError(errno.EIO, "write to a file that was not copied up")
         if request.write_flags & abi.WRITE_KILL_SUIDGID:
             attrs.kill_privileges(self._union, node)
+            self._union.changed.append(node)
         return os.pwrite(self.descriptors.get(node), request.data, request.offset)
 
     def fsync(self, header: Header, request: Fsync) -> Awaitable[None] | None:
@@ -229,7 +231,7 @@ class Files:
         if isinstance(node, DirNode):
             fd = os.open(b"/proc/self/fd/%d" % node.at()[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         elif node.is_regular:
-            fd = files.open_data(node, False)
+            fd = os.dup(self.descriptors.get(node))
         else:
             return
         try:
@@ -259,12 +261,11 @@ class Files:
         length = min(request.length, 1 << 30)
         if min(length, os.fstat(from_fd).st_size - request.off_in) <= INLINE_LIMIT:
             return os.copy_file_range(from_fd, to_fd, length, request.off_in, request.off_out)
-        return self._copy_slowly(from_fd, to_fd, length, request.off_in, request.off_out)
+        # The numbers may be closed and given away before the task runs: it gets descriptors of its own.
+        return self._copy_slowly(Fd(os.dup(from_fd)), Fd(os.dup(to_fd)), length, request.off_in, request.off_out)
 
-    async def _copy_slowly(self, source: int, target: int, length: int, off_in: int, off_out: int) -> int:
-        from_fd, to_fd = os.dup(source), os.dup(target)
-        try:
-            return await trio.to_thread.run_sync(os.copy_file_range, from_fd, to_fd, length, off_in, off_out)
-        finally:
-            os.close(from_fd)
-            os.close(to_fd)
+    async def _copy_slowly(self, source: Fd, target: Fd, length: int, off_in: int, off_out: int) -> int:
+        with source, target:
+            return await trio.to_thread.run_sync(
+                os.copy_file_range, source.fileno(), target.fileno(), length, off_in, off_out
+            )

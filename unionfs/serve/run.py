@@ -22,6 +22,7 @@ from unionfs.serve.passthrough import Backings
 from unionfs.serve.session import Session
 from unionfs.wire import abi
 from unionfs.wire.abi import Opcode
+from unionfs.wire.cursor import Malformed
 from unionfs.wire.init import Capabilities, Wanted, encode_init, encode_major, negotiate
 from unionfs.wire.kinds import Header, Init
 from unionfs.wire.reply import error as error_reply
@@ -100,11 +101,15 @@ class _Mount:
             if not size:
                 continue
             message = session.message(size)
-            header = decode_header(message)
-            if header.opcode != Opcode.INIT:
-                session.send(error_reply(header.unique, errno.EIO))
+            try:
+                header = decode_header(message)
+                if header.opcode != Opcode.INIT:
+                    session.send(error_reply(header.unique, errno.EIO))
+                    continue
+                request: Init = decoders(True)[int(Opcode.INIT)](message[40:], header)
+            except Malformed as error:
+                _log.error("malformed request before INIT: %s", error)
                 continue
-            request: Init = decoders(True)[int(Opcode.INIT)](message[40:], header)
             if request.major > abi.MAJOR:
                 session.send(encode_major(header.unique))
                 continue
@@ -134,8 +139,6 @@ class _Mount:
         if self._obstacle is None:
             flags |= abi.PASSTHROUGH
             depth = passthrough.stack_depth(self._union, self._config)
-        elif self._config.writeback and not self._union.read_only:
-            flags |= abi.WRITEBACK_CACHE
         return Wanted(flags, max_write=_MAX_WRITE, max_stack_depth=depth)
 
     def _settle_passthrough(self, caps: Capabilities) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import trio
 
+from unionfs.linux import creds
 from unionfs.overlay.copyup import CopyUp
 from unionfs.overlay.errors import CopyUpNeeded
 from unionfs.overlay.node import Node
@@ -36,6 +37,8 @@ _HEADER_SIZE: Final = 40
 #: Requests served before running tasks get a turn, and such turns before the loop sees to signals.
 _BURST: Final = 32
 _TURNS: Final = 32
+#: Seconds between looks at an interrupted caller.
+_KILL_CHECK: Final = 0.1
 #: The device says so for a request that was interrupted or lost its caller before it was answered, or read.
 _GONE: Final = frozenset((errno.ENOENT, errno.EINTR, errno.EAGAIN))
 
@@ -57,7 +60,7 @@ class Session:
         self._routes: dict[int, Route] = {}
         self._buffer = bytearray(max_write + 4096 * 2)
         self._view = memoryview(self._buffer)
-        self._scopes: dict[int, trio.CancelScope] = {}
+        self._tasks: dict[int, _Task] = {}
         self._jobs: dict[Node, _Job] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -96,9 +99,9 @@ class Session:
         turns = 0
         while True:
             turns += 1
-            if not self._burst() and not (poller.look() if self._scopes else poller.ready()):
+            if not self._burst() and not (poller.look() if self._tasks else poller.ready()):
                 await trio.lowlevel.wait_readable(self.device)
-            elif self._scopes or turns % _TURNS == 0:
+            elif self._tasks or turns % _TURNS == 0:
                 # Tasks and signals have to get their turn however busy the device is.
                 await trio.lowlevel.checkpoint()
 
@@ -136,14 +139,17 @@ class Session:
             request = self.decoders[header.opcode](message[_HEADER_SIZE:], header)
             if self._debug:
                 _log.debug("%s", describe(header, request))
-            answer = route.handle(header, request)
-            if self.union.changed:
-                self._tell_changes()
+            try:
+                answer = route.handle(header, request)
+            finally:
+                if self.union.changed:
+                    self._tell_changes()
             if type(answer) is CoroutineType:
                 self._start(self._finish, header, answer, route)
                 return
             encoded = route.encode(unique, answer)
         except CopyUpNeeded as needed:
+            self._job(needed.node)
             self._start(self._copy_up_first, header, bytes(message), needed.node)
             return
         except OSError as error:
@@ -189,8 +195,8 @@ class Session:
 
     def _start(self, task: Callable[..., Any], header: Header, *args: Any) -> None:
         assert self._nursery is not None
-        scope = self._scopes[header.unique] = trio.CancelScope()
-        self._nursery.start_soon(self._run_task, task, scope, header, *args)
+        entry = self._tasks[header.unique] = _Task(header.pid)
+        self._nursery.start_soon(self._run_task, task, entry.scope, header, *args)
 
     async def _run_task(self, task: Callable[..., Any], scope: trio.CancelScope, header: Header, *args: Any) -> None:
         """Run a task to its reply; an interrupted one is answered EINTR."""
@@ -204,7 +210,9 @@ class Session:
             _log.exception("%s failed", describe(header))
             encoded = error_reply(header.unique, errno.EIO)
         finally:
-            self._scopes.pop(header.unique, None)
+            # An operation that was started again may have become a task of its own under this number.
+            if (entry := self._tasks.get(header.unique)) is not None and entry.scope is scope:
+                del self._tasks[header.unique]
         if encoded is not None:
             self.send(encoded)
 
@@ -214,17 +222,24 @@ class Session:
     async def _copy_up_first(self, header: Header, message: bytes, node: Node) -> bytes | Message | None:
         """Wait for the copy-up of `node`, then start the operation again."""
         await self._copy_up(node)
-        self._scopes.pop(header.unique, None)
+        self._tasks.pop(header.unique, None)
         self._handle(memoryview(message), header)
         return None
 
-    async def _copy_up(self, node: Node) -> None:
-        """Join the copy-up of a file, or begin it; it is given up when nobody waits for it any more."""
+    def _job(self, node: Node) -> _Job:
+        """The copy-up of a file, begun now if it is not under way: from here on nothing else copies it up."""
         job = self._jobs.get(node)
         if job is None:
             assert self._nursery is not None
             job = self._jobs[node] = _Job(CopyUp(self.union, node))
+            self.union.copying.add(node)
             self._nursery.start_soon(self._run_copy_up, node, job)
+        return job
+
+    async def _copy_up(self, node: Node) -> None:
+        """Wait for the copy-up of a file; it is given up when nobody waits for it any more."""
+        while (job := self._job(node)).copy_up.cancelled.value:
+            await job.done.wait()
         job.waiters += 1
         try:
             await job.done.wait()
@@ -236,11 +251,13 @@ class Session:
             raise job.error
 
     async def _run_copy_up(self, node: Node, job: _Job) -> None:
-        self.union.copying.add(node)
         try:
-            job.copy_up.prepare()
-            await trio.to_thread.run_sync(job.copy_up.copy)
-            job.copy_up.publish()
+            if not node.upper:
+                job.copy_up.prepare()
+                await trio.to_thread.run_sync(job.copy_up.copy)
+                if job.copy_up.cancelled.value or self.union.inodes.by_id.get(node.nodeid) is not node:
+                    raise OSError(errno.EINTR, "nobody waits for the copy-up any more")
+                job.copy_up.publish()
         except OSError as error:
             job.error = error
         except Exception as error:
@@ -253,14 +270,39 @@ class Session:
             job.done.set()
 
     def _interrupt(self, message: memoryview, header: Header) -> None:
-        """Cancel the task of a request; one that is not a task has been answered by now."""
+        """The caller of a request got a signal.  A request that is not a task has been answered by now."""
+        assert self._nursery is not None
         try:
             request = self.decoders[header.opcode](message[_HEADER_SIZE:], header)
         except Malformed:
             return
-        scope = self._scopes.get(request.unique)
-        if scope is not None:
-            scope.cancel()
+        task = self._tasks.get(request.unique)
+        if task is not None and not task.interrupted:
+            task.interrupted = True
+            self._nursery.start_soon(self._end_when_killed, request.unique, task)
+
+    async def _end_when_killed(self, unique: int, task: _Task) -> None:
+        """Give the request up once its caller is being killed.
+
+        The kernel interrupts for every signal, once, and any other one only waits: a program whose handler asks for
+        restarts must not get EINTR from opening a file (signal(7)).
+        """
+        while self._tasks.get(unique) is task:
+            if creds.is_being_killed(task.pid):
+                task.scope.cancel()
+                return
+            await trio.sleep(_KILL_CHECK)
+
+
+class _Task:
+    """A request that is served by a task: how to cancel it, and for which thread."""
+
+    __slots__ = ("interrupted", "pid", "scope")
+
+    def __init__(self, pid: int) -> None:
+        self.scope = trio.CancelScope()
+        self.pid = pid
+        self.interrupted = False
 
 
 class _Job:

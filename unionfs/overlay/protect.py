@@ -1,0 +1,74 @@
+"""What do chattr(1)'s immutable and append-only flags forbid?
+
+On the layer that has the real flags its filesystem refuses by itself, but a copy-up has to be refused before it is made.
+On the upper layer overlayfs keeps the flags of a copied-up object in the xattr `overlay.protattr`, as letters: `a`
+append-only, `i` immutable (overlayfs.rst, "Inode properties"; fs/overlayfs/util.c, ovl_check_protattr).
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final
+
+from unionfs.linux import stat, xattr
+from unionfs.overlay.node import DirNode, Node
+
+if TYPE_CHECKING:
+    from unionfs.overlay.union import Union
+
+IMMUTABLE: Final = stat.STATX_ATTR_IMMUTABLE
+APPEND: Final = stat.STATX_ATTR_APPEND
+_LETTERS: Final = {ord("a"): APPEND, ord("i"): IMMUTABLE}
+
+
+def decode(value: bytes | None) -> int:
+    """The flags as statx(2) attribute bits, up to the first unknown letter."""
+    flags = 0
+    for letter in value or b"":
+        if letter not in _LETTERS:
+            break
+        flags |= _LETTERS[letter]
+    return flags
+
+
+def encode(flags: int) -> bytes:
+    """The letters for statx(2) attribute bits."""
+    return bytes(letter for letter, bit in _LETTERS.items() if flags & bit)
+
+
+def flags_of(node: Node) -> int:
+    """The flags in force, but for those that the upper filesystem itself enforces."""
+    return node.protected if node.upper else stat.stat(*node.at()).attributes & (IMMUTABLE | APPEND)
+
+
+def check_change(node: Node) -> None:
+    """Before metadata change, or a link is made: raises EPERM for an immutable or append-only object."""
+    if flags_of(node):
+        raise OSError(errno.EPERM, "immutable or append-only")
+
+
+def check_open(node: Node, *, appending: bool) -> None:
+    """Before an open for writing; `appending`: with O_APPEND and without O_TRUNC.  Raises EPERM.
+
+    The upper layer's own flags count here too: a passthrough open is made without the kernel's check of them.
+    """
+    flags = node.protected | stat.stat(*node.at()).attributes
+    if flags & IMMUTABLE or (flags & APPEND and not appending):
+        raise OSError(errno.EPERM, "immutable or append-only")
+
+
+def check_entry(parent: DirNode, *, adding: bool) -> None:
+    """Before a name is added to a directory, or taken from it.  Raises EPERM."""
+    if flags_of(parent) & (IMMUTABLE if adding else IMMUTABLE | APPEND):
+        raise OSError(errno.EPERM, "immutable or append-only directory")
+
+
+def write(union: Union, node: Node, flags: int) -> None:
+    """Keep `flags` for an object on the upper layer."""
+    if flags == node.protected:
+        return
+    if flags:
+        xattr.write(*node.at(), union.prefix + "protattr", encode(flags))
+    else:
+        xattr.remove(*node.at(), union.prefix + "protattr")
+    node.protected = flags
