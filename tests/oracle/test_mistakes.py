@@ -22,7 +22,7 @@ LowerGuard = Callable[[Layers], None]
 
 @contextmanager
 def reader(path: Path) -> Iterator[Callable[[], bytes]]:
-    """Another process that holds a file open for reading, has read it and mapped it; call it to have the descriptor read again."""
+    """Another process that holds a file open, has read it and mapped it; call it to have the descriptor read again."""
     code = (
         "import mmap, os, sys\n"
         "fd = os.open(sys.argv[1], os.O_RDONLY)\n"
@@ -49,7 +49,9 @@ def reader(path: Path) -> Iterator[Callable[[], bytes]]:
 
 @pytest.mark.parametrize("size", [50, 300_000], ids=["small", "large"])
 @pytest.mark.parametrize("how", ["write", "append", "truncate", "mmap", "fallocate", "copy"])
-def test_nothing_is_ever_written_into_a_lower(how: str, size: int, layers: Layers, lower_guard: LowerGuard, subject: Driver) -> None:
+def test_nothing_is_written_into_a_lower(
+    how: str, size: int, layers: Layers, lower_guard: LowerGuard, subject: Driver
+) -> None:
     """A reader in another process holds the lower file open and mapped, while it is changed in every way."""
     lower = layers.lowers[0] / "f"
     lower.write_bytes(b"L" * size)

@@ -115,11 +115,11 @@ def keep_name(node: Node) -> None:
         node.unpin()
 
 
-def forget_name(union: Union, node: Node, parent: DirNode, name: bytes, last: bool) -> None:
-    """`name` no longer stands for the node; `last`: nothing does."""
+def forget_name(union: Union, node: Node, parent: DirNode, name: bytes, last: bool, replaced: bool = False) -> None:
+    """`name` no longer stands for the node; `last`: nothing does.  `replaced`: the name stays, for another node."""
     if parent.children.get(name) is node:
         del parent.children[name]
-    if parent.index is not None:
+    if parent.index is not None and not replaced:
         parent.index.discard(name)
     if node.aliases:
         if (node.parent, node.name) == (parent, name):

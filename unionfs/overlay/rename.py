@@ -126,9 +126,11 @@ def _move(union: Union, source: Side, destination: Side, replaced: Stat | None) 
         raise
     if target is not None:
         last = not target.upper or target.is_dir or replaced is None or replaced.nlink <= 1
-        forget_name(union, target, destination.parent, destination.name, last)
+        forget_name(union, target, destination.parent, destination.name, last, replaced=True)
     union.staging_area().unmark(destination.parent.upper_dir, destination.name)
     _rename_node(union, node, source, destination)
+    if source.parent.index is not None:
+        source.parent.index.discard(source.name)
     _enter(destination, node)
 
 
@@ -198,8 +200,6 @@ def _rename_node(union: Union, node: Node, old: Side, new: Side) -> None:
     """The node leaves its old name; `_enter` gives it the new one."""
     if old.parent.children.get(old.name) is node:
         del old.parent.children[old.name]
-    if old.parent.index is not None:
-        old.parent.index.discard(old.name)
     if (node.parent, node.name) == (old.parent, old.name):
         node.place(new.parent, new.name, new.parent.upper_dir)
     elif node.aliases and (old.parent, old.name) in node.aliases:

@@ -17,6 +17,7 @@ from unionfs.wire.kinds import Getxattr, Header, Listxattr, Removexattr, Setxatt
 if TYPE_CHECKING:
     from unionfs.serve.context import Context
 
+_WRITABLE_BY_OTHERS: Final = modes.S_IWGRP | modes.S_IWOTH
 _CAPABILITY: Final = "security.capability"
 _ACLS: Final = (acl.ACCESS, acl.DEFAULT)
 
@@ -59,11 +60,11 @@ class Xattrs:
         xattrs.remove(self._union, node, name)
 
     def _check_capability_owner(self, uid: int, node: Node) -> None:
-        """An ordinary user can come here only by a write or by chown(2) with no id, and the latter not as a stranger."""
+        """An ordinary user comes here only by changing the data or by chown(2) with no id; as a stranger not by that."""
         io = node.attachment
         if not (io is not None and io.writers):
             found = attrs.real_stat(node)
-            if attrs.is_set_id(found) and uid != found.uid:
+            if attrs.is_set_id(found) and uid != found.uid and not found.mode & _WRITABLE_BY_OTHERS:
                 raise OSError(errno.EPERM, "not the owner")
 
     def _name(self, name: bytes) -> str:
