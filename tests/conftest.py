@@ -108,10 +108,11 @@ def layers(make_layers: LayersFactory) -> Layers:
 
 
 @pytest.fixture
-def lower_guard() -> Iterator[Callable[[Layers], None]]:
+def lower_guard(scratch: Path) -> Iterator[Callable[[Layers], None]]:
     """Call it with the layers once the lowers are filled: when the test ends, every lower must be what it was, ctime included.
 
-    Register it before mounting; the trees are compared byte for byte and attribute for attribute.
+    Call it before mounting (it needs `scratch` only so that the layers still exist when it looks again); the trees are compared
+    byte for byte and attribute for attribute.
     """
     before: list[tuple[Path, Tree]] = []
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mounts import is_mounted
 from unionfs.linux import mount
 from unionfs.wire import abi, init, request
 
@@ -33,13 +34,14 @@ def device(scratch: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-        mount.unmount(os.fsencode(point), mount.MNT_DETACH)
+        if is_mounted(point):
+            mount.unmount(os.fsencode(point), mount.MNT_DETACH)
 
 
 def answer_init(fd: int) -> None:
     """INIT, agreed to with passthrough and nothing else."""
     select.select([fd], [], [])
-    message = os.read(fd, 1 << 17)
+    message = os.read(fd, 1 << 21)
     header = request.decode_header(message)
     asked = request.DECODERS[abi.Opcode.INIT](memoryview(message)[40:], header)
     caps, _ = init.negotiate(asked, init.Wanted(abi.PASSTHROUGH | abi.INIT_EXT, max_stack_depth=1))

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from unionfs.linux import creds
+from tests.oracle.child import in_child
+from unionfs.linux import creds, libc, mount
+
+SECONDS = 20.0
+CLONE_NEWUSER = 0x10000000
+MNT_FORCE = 1
+"""umount2(2): abort what is under way."""
 
 
 def in_thread(act: Callable[[], None]) -> None:
@@ -88,60 +95,56 @@ def test_other_threads_keep_theirs(scratch: Path) -> None:
 def test_has_capability() -> None:
     assert creds.has_capability(creds.CAP_SYS_ADMIN)
     assert creds.has_capability(creds.CAP_CHOWN, os.getpid())
-    pid = os.fork()
-    if pid == 0:
-        os.setresuid(65534, 65534, 65534)
-        os._exit(creds.has_capability(creds.CAP_SYS_ADMIN) or creds.has_capability(creds.CAP_FSETID))
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert not creds.has_capability(creds.CAP_SYS_ADMIN, pid), "the process is gone"
+    assert in_child(_as_nobody, SECONDS, nothing) == (False, False, False)
+    process = subprocess.Popen(["true"])
+    process.wait()
+    assert not creds.has_capability(creds.CAP_SYS_ADMIN, process.pid), "the process is gone"
+
+
+def _as_nobody() -> tuple[bool, bool, bool]:
+    """What nobody has: two capabilities, and the right to keep them."""
+    os.setresuid(65534, 65534, 65534)
+    return creds.has_capability(creds.CAP_SYS_ADMIN), creds.has_capability(creds.CAP_FSETID), creds.keep_capabilities()
 
 
 def test_initial_user_namespace() -> None:
     with open("/proc/self/uid_map", encoding="ascii") as mapping:
         whole = mapping.read().split() == ["0", "0", "4294967295"]
     assert creds.in_initial_user_namespace() == whole
-    pid = os.fork()
-    if pid == 0:
-        os._exit(_in_namespace_of_its_own())
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert in_child(_in_namespace_of_its_own, SECONDS, nothing) == (False, True)
 
 
-def _in_namespace_of_its_own() -> int:
-    """0 if a process in a new user namespace knows that it is."""
-    from unionfs.linux import libc
-
-    if libc.quick.unshare(0x10000000):
-        return errno.EPERM
+def _in_namespace_of_its_own() -> tuple[bool, bool]:
+    """What a process in a new user namespace takes it for, and whether it has all capabilities there."""
+    assert libc.quick.unshare(CLONE_NEWUSER) == 0
     with open("/proc/self/uid_map", "w", encoding="ascii") as mapping:
         mapping.write("0 0 1\n")
-    return int(creds.in_initial_user_namespace() or not creds.has_capability(creds.CAP_SYS_ADMIN))
+    return creds.in_initial_user_namespace(), creds.has_capability(creds.CAP_SYS_ADMIN)
 
 
-def test_keep_capabilities_without_the_right() -> None:
-    """Without CAP_SETPCAP the answer is no."""
-    pid = os.fork()
-    if pid == 0:
-        os.setresuid(65534, 65534, 65534)
-        os._exit(creds.keep_capabilities())
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+def nothing() -> None:
+    """A child that hangs holds up nobody."""
 
 
 def test_a_process_that_waits_for_an_answer_and_was_killed(device: int, scratch: Path) -> None:
     """It can't end before the server has answered, which is why the server asks."""
-    pid = os.fork()
-    if pid == 0:
-        os.stat(scratch / "mnt" / "name")
-        os._exit(0)
-    select.select([device], [], [])
-    message = os.read(device, 1 << 17)
-    assert not creds.is_being_killed(pid)
-    os.kill(pid, signal.SIGUSR2)
-    assert until(lambda: creds.is_being_killed(pid)), "a fatal signal whatever its number"
-    os.kill(pid, signal.SIGKILL)
-    assert creds.is_being_killed(pid)
-    os.write(device, (16).to_bytes(4, "little") + (-errno.ENOENT).to_bytes(4, "little", signed=True) + message[8:16])
-    assert os.waitpid(pid, 0)[0] == pid
-    assert creds.is_being_killed(pid), "it is gone"
+    looker = subprocess.Popen(["ls", scratch / "mnt"], stderr=subprocess.DEVNULL)
+    try:
+        select.select([device], [], [])
+        message = os.read(device, 1 << 21)
+        assert not creds.is_being_killed(looker.pid)
+        looker.send_signal(signal.SIGUSR2)
+        assert until(lambda: creds.is_being_killed(looker.pid)), "a fatal signal, whatever its number"
+        looker.kill()
+        assert creds.is_being_killed(looker.pid)
+        assert looker.poll() is None
+        os.write(device, (16).to_bytes(4, "little") + (-errno.EACCES).to_bytes(4, "little", signed=True) + message[8:16])
+        assert until(lambda: looker.poll() is not None)
+    finally:
+        # Whatever is still under way, nobody else will answer it.
+        mount.unmount(os.fsencode(scratch / "mnt"), MNT_FORCE)
+        looker.wait()
+    assert creds.is_being_killed(looker.pid), "it is gone"
 
 
 def until(condition: Callable[[], bool]) -> bool:

@@ -81,17 +81,25 @@ def test_absent(directory: int) -> None:
         handle.encode(directory, b"absent")
 
 
-def test_uuid_of_a_filesystem(scratch: Path) -> None:
-    wanted = uuid.UUID("01234567-89ab-cdef-0123-456789abcdef")
+UUID = uuid.UUID("01234567-89ab-cdef-0123-456789abcdef")
+MKFS = {
+    "ext4": ["mkfs.ext4", "-q", "-F", "-U", str(UUID)],
+    "xfs": ["mkfs.xfs", "-q", "-f", "-m", f"uuid={UUID}"],
+    "btrfs": ["mkfs.btrfs", "-q", "-f", "-U", str(UUID)],
+}
+
+
+@pytest.mark.parametrize("kind", MKFS)
+def test_uuid_of_a_filesystem(kind: str, scratch: Path) -> None:
     image, place = scratch / "image", scratch / "place"
     place.mkdir()
     with open(image, "wb") as file:
-        file.truncate(16 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-U", str(wanted), image], check=True)
+        file.truncate(320 << 20)
+    subprocess.run([*MKFS[kind], image], check=True)
     subprocess.run(["mount", "-o", "loop", image, place], check=True)
     try:
         fd = os.open(place, os.O_RDONLY)
-        assert handle.filesystem_uuid(fd) == wanted.bytes
+        assert handle.filesystem_uuid(fd) == UUID.bytes
         os.close(fd)
     finally:
         subprocess.run(["umount", place], check=True)

@@ -62,8 +62,9 @@ class Side:
 
 def compare(
     suite: Suite, names: list[str], base: Path, subject: Driver, oracle: Driver, options: Options | None = None
-) -> Findings:
-    """Builds the layers of the named cases in `base`, runs them on both implementations, and returns every difference.
+) -> tuple[Findings, dict[str, list[Step]]]:
+    """Builds the layers of the named cases in `base`, runs them on both implementations, and returns every difference, and
+    the oracle's steps of each case.
 
     Compared are each step, the trees seen through the mounts, the uppers on disk; then each upper is mounted again by both
     implementations and must show the tree that was left. Lowers must be untouched. The two drivers may be the same.
@@ -80,7 +81,7 @@ def compare(
     for side in sides:
         _run_side(side, steps, "." if suite.alone else None, wanted)
     _mount_again(sides, wanted)
-    return _findings(suite, names, sides, started_ns)
+    return _findings(suite, names, sides, started_ns), sides[1].steps
 
 
 def _run_side(side: Side, steps: dict[str, Steps], directory: str | None, options: Options) -> None:

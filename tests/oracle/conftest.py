@@ -40,7 +40,7 @@ def run_case(disks: Callable[[str], Path], subject: Driver) -> RunCase:
         if key not in done:
             place = base / f"{suite.name}-{len(done)}"
             place.mkdir()
-            done[key] = compare(suite, [name] if suite.alone else list(suite.cases), place, subject, Kernel())
+            done[key], _ = compare(suite, [name] if suite.alone else list(suite.cases), place, subject, Kernel())
             assert_nothing_left(place)
             shutil.rmtree(place)
         whole = done[key][WHOLE] if suite.alone else []

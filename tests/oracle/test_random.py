@@ -21,8 +21,8 @@ import pytest
 
 from tests.conftest import assert_nothing_left
 from tests.oracle import ops
-from tests.oracle.actor import Actor, Fd
-from tests.oracle.case import Builder, LayerBuilder, Steps, Suite
+from tests.oracle.actor import Actor, Fd, Step
+from tests.oracle.case import Builder, Case, LayerBuilder, Steps, Suite
 from tests.oracle.compare import WHOLE, Finding, Findings, compare
 from tests.support.mounts import Driver, Kernel
 from tests.support.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
@@ -37,52 +37,93 @@ PATHS = [
 SECONDS = float(os.environ.get("UNIONFS_ORACLE_RANDOM_SECONDS", "25"))
 """How long each of the two tests goes on drawing; twice this is the share of the suite."""
 
+SHRINK_SECONDS = 60.0
+
 SEQUENCES = 12
 """Sequences that share one mount, each in a directory of its own."""
 
 Operation = Callable[[Actor, list[Fd]], None]
 
 
-def draw(rng: random.Random) -> tuple[str, Operation]:
-    """One operation with its arguments, and its text for the report."""
-    path, other = rng.choice(PATHS), rng.choice(PATHS)
+def place(kind: str, number: int) -> str:
+    """A path, chosen by a drawn number when the operation runs, so that most operations have something to act on.
+
+    `there`: one that exists; `dir`: an existing directory; `free`: one that does not exist, in a directory that does; `any`:
+    whichever.
+    Both implementations choose alike as long as they show the same tree, and when they do not, that is found.
+    """
+    chosen = PATHS
+    if kind == "there":
+        chosen = [path for path in PATHS if os.path.lexists(path)]
+    elif kind == "dir":
+        chosen = [path for path in PATHS if _is_real_dir(path)]
+    elif kind == "free":
+        chosen = [path for path in PATHS if not os.path.lexists(path) and _is_real_dir(os.path.dirname(path) or ".")]
+    return (chosen or PATHS)[number % len(chosen or PATHS)]
+
+
+def _is_real_dir(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def draw(rng: random.Random) -> Operation:
+    """One operation with its arguments."""
+    blind = rng.random() < 0.2
+    numbers = [rng.randrange(1 << 16) for _ in range(4)]
     data = bytes([rng.randrange(97, 123)]) * rng.choice((1, 10, 5000))
     mode = rng.choice((0o600, 0o644, 0o755, 0o4755, 0o2775, 0o1777))
-    number = rng.randrange(8)
     flags = rng.choice((os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND, os.O_RDWR | os.O_CREAT, os.O_RDWR | os.O_TRUNC))
     rename_flags = rng.choice((0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE))
-    size = rng.choice((0, 1, 100, 6000))
-    table: dict[str, Operation] = {
-        f"create {path}": lambda a, fds: _ignore(a(ops.create, path, data, mode)),
-        f"write {path}": lambda a, fds: _ignore(a(ops.write, path, data)),
-        f"append {path}": lambda a, fds: _ignore(a(ops.write, path, data, os.O_WRONLY | os.O_APPEND)),
-        f"mkdir {path}": lambda a, fds: a(os.mkdir, path, mode),
-        f"symlink {path}": lambda a, fds: a(os.symlink, other, path),
-        f"fifo {path}": lambda a, fds: a(os.mkfifo, path, mode & 0o777),
-        f"device {path}": lambda a, fds: a(os.mknod, path, stat.S_IFCHR | 0o600, os.makedev(1, 3)),
-        f"link {path} {other}": lambda a, fds: a(os.link, path, other, follow_symlinks=False),
-        f"unlink {path}": lambda a, fds: a(os.unlink, path),
-        f"rmdir {path}": lambda a, fds: a(os.rmdir, path),
-        f"rename {path} {other} {rename_flags}": lambda a, fds: _rename(a, path, other, rename_flags),
-        f"rename back {other} {path}": lambda a, fds: _rename(a, other, path, 0),
-        f"chmod {path}": lambda a, fds: a(os.chmod, path, mode),
-        f"chown {path}": lambda a, fds: a(ops.lchown, path, size, mode),
-        f"truncate {path} {size}": lambda a, fds: a(os.truncate, path, size),
-        f"utime {path}": lambda a, fds: a(ops.utime, path, size * 10**9, mode * 10**9),
-        f"setxattr {path}": lambda a, fds: a(ops.setxattr, path, f"user.{number}", data[:10]),
-        f"removexattr {path}": lambda a, fds: a(ops.removexattr, path, f"user.{number}"),
-        f"stat {path}": lambda a, fds: _ignore(a(ops.lstat, path)),
-        f"read {path}": lambda a, fds: _read(a, path),
-        f"list {path}": lambda a, fds: _ignore(a(ops.listing, path)),
-        f"open {path}": lambda a, fds: fds.append(a.fd(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)),
-        f"pwrite {number}": lambda a, fds: _on_file(a, fds, number, lambda fd: a(ops.write_fd, fd, data, size)),
-        f"pread {number}": lambda a, fds: _on_file(a, fds, number, lambda fd: a(ops.read_fd, fd)),
-        f"fstat {number}": lambda a, fds: _on_file(a, fds, number, lambda fd: a(ops.fstat, fd)),
-        f"ftruncate {number}": lambda a, fds: _on_file(a, fds, number, lambda fd: a(os.ftruncate, fd, size)),
-        f"fchmod {number}": lambda a, fds: _on_file(a, fds, number, lambda fd: a(os.fchmod, fd, mode)),
-        f"close {number}": lambda a, fds: _close(fds, number),
-    }
-    return rng.choice(list(table.items()))
+    target = rng.choice(("there", "free", "any"))
+    size, number = rng.choice((0, 1, 100, 6000)), numbers[3] % 8
+
+    def there() -> str:
+        return place("any" if blind else "there", numbers[0])
+
+    def free() -> str:
+        return place("any" if blind else "free", numbers[1])
+
+    def folder() -> str:
+        return place("any" if blind else "dir", numbers[0])
+
+    def other() -> str:
+        return place(target, numbers[2])
+
+    by_path: list[Operation] = [
+        lambda a, fds: _ignore(a(ops.create, free(), data, mode)),
+        lambda a, fds: _ignore(a(ops.write, there(), data)),
+        lambda a, fds: _ignore(a(ops.write, there(), data, os.O_WRONLY | os.O_APPEND)),
+        lambda a, fds: a(os.mkdir, free(), mode),
+        lambda a, fds: a(os.symlink, other(), free()),
+        lambda a, fds: a(os.mkfifo, free(), mode & 0o777),
+        lambda a, fds: a(os.mknod, free(), stat.S_IFCHR | 0o600, os.makedev(1, 3)),
+        lambda a, fds: a(os.link, there(), free(), follow_symlinks=False),
+        lambda a, fds: a(os.unlink, there()),
+        lambda a, fds: a(os.rmdir, folder()),
+        lambda a, fds: _rename(a, there(), other(), rename_flags),
+        lambda a, fds: _rename(a, folder(), other(), rename_flags),
+        lambda a, fds: a(os.chmod, there(), mode),
+        lambda a, fds: a(ops.lchown, there(), size, mode),
+        lambda a, fds: a(os.truncate, there(), size),
+        lambda a, fds: a(ops.utime, there(), size * 10**9, mode * 10**9),
+        lambda a, fds: a(ops.setxattr, there(), f"user.{number}", data[:10]),
+        lambda a, fds: a(ops.removexattr, there(), f"user.{number}"),
+    ]
+    looking: list[Operation] = [
+        lambda a, fds: _ignore(a(ops.lstat, there())),
+        lambda a, fds: _read(a, there()),
+        lambda a, fds: _ignore(a(ops.listing, folder())),
+    ]
+    by_descriptor: list[Operation] = [
+        lambda a, fds: _open(a, fds, there(), flags),
+        lambda a, fds: _on_file(a, fds, number, lambda fd: a(ops.write_fd, fd, data, size)),
+        lambda a, fds: _on_file(a, fds, number, lambda fd: a(ops.read_fd, fd)),
+        lambda a, fds: _on_file(a, fds, number, lambda fd: a(ops.fstat, fd)),
+        lambda a, fds: _on_file(a, fds, number, lambda fd: a(os.ftruncate, fd, size)),
+        lambda a, fds: _on_file(a, fds, number, lambda fd: a(os.fchmod, fd, mode)),
+        lambda a, fds: _close(fds, number),
+    ]
+    return rng.choice(rng.choice((by_path, by_path, looking, by_descriptor)))
 
 
 def _ignore(_: object) -> None:
@@ -104,13 +145,19 @@ def _rename(a: Actor, source: str, target: str, flags: int) -> None:
             a(ops.utime, os.path.dirname(path) or ".", 1, 2)
 
 
+def _open(a: Actor, fds: list[Fd], path: str, flags: int) -> None:
+    fd = a.fd(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+    if fd >= 0:
+        fds.append(fd)
+
+
 def _on_file(a: Actor, fds: list[Fd], number: int, call: Callable[[Fd], object]) -> None:
     """Acts on the descriptor with a number, if it is an open regular file.
 
     A lower file that was opened read-only and has lost its name is left alone: there the kernel refuses what ours allows
     (test_own).
     """
-    if not fds or fds[number % len(fds)] < 0:
+    if not fds:
         return
     fd = fds[number % len(fds)]
     status = os.fstat(fd)
@@ -132,9 +179,7 @@ def _has_name(status: os.stat_result) -> bool:
 
 def _close(fds: list[Fd], number: int) -> None:
     if fds:
-        fd = fds.pop(number % len(fds))
-        if fd >= 0:
-            os.close(fd)
+        os.close(fds.pop(number % len(fds)))
 
 
 def fill(layer: LayerBuilder, rng: random.Random, below: dict[str, str]) -> dict[str, str]:
@@ -167,14 +212,11 @@ def fill(layer: LayerBuilder, rng: random.Random, below: dict[str, str]) -> dict
     return made
 
 
-def sequence(seed: int, length: int, left_out: frozenset[int] = frozenset()) -> tuple[Callable[[Builder], Steps], list[str]]:
-    """The case of a seed: layers, then `length` operations but for those with the numbers in `left_out`; and the operations'
-    texts.
-    """
+def sequence(seed: int, length: int, left_out: frozenset[int] = frozenset()) -> Case:
+    """The case of a seed: layers, then `length` operations but for those with the numbers in `left_out`."""
     rng = random.Random(seed)
     layer_seeds = [rng.random() for _ in range(3)]
-    drawn = [draw(rng) for _ in range(length)]
-    chosen = [operation for number, operation in enumerate(drawn) if number not in left_out]
+    chosen = [operation for number, operation in enumerate([draw(rng) for _ in range(length)]) if number not in left_out]
 
     def build(b: Builder) -> Steps:
         below: dict[str, str] = {}
@@ -183,12 +225,12 @@ def sequence(seed: int, length: int, left_out: frozenset[int] = frozenset()) -> 
 
         def steps(a: Actor) -> None:
             fds: list[Fd] = []
-            for _, operation in chosen:
+            for operation in chosen:
                 operation(a, fds)
 
         return steps
 
-    return build, [text for text, _ in chosen]
+    return build
 
 
 def marked_in_vain(finding: Finding) -> bool:
@@ -199,7 +241,7 @@ def marked_in_vain(finding: Finding) -> bool:
     """
     if finding.where != "upper" or not finding.key.endswith(" xattrs"):
         return False
-    ours, oracle = (set(ast.literal_eval(value)) for value in (finding.ours, finding.oracle))
+    ours, oracle = (set(ast.literal_eval(value) or ()) for value in (finding.ours, finding.oracle))
     return bool(oracle - ours == {("trusted.overlay.opaque", b"y")} and not ours - oracle)
 
 
@@ -209,36 +251,35 @@ class Runner:
     def __init__(self, base: Path, subject: Driver) -> None:
         self.base, self.subject, self.count = base, subject, 0
 
-    def findings(self, cases: dict[str, Callable[[Builder], Steps]]) -> Findings:
-        """The differences of each named case."""
+    def findings(self, cases: dict[str, Case]) -> tuple[Findings, dict[str, list[Step]]]:
+        """The differences of each named case, and the oracle's steps."""
         self.count += 1
-        suite = Suite("random", lowers=2)
-        for name, build in cases.items():
-            suite.add(name, build)
+        suite = Suite("random", lowers=2, cases=cases)
         place = self.base / f"round{self.count}"
         place.mkdir()
-        found = compare(suite, list(cases), place, self.subject, Kernel())
+        found, steps = compare(suite, list(cases), place, self.subject, Kernel())
         assert_nothing_left(place)
         shutil.rmtree(place)
-        return {name: [finding for finding in findings if not marked_in_vain(finding)] for name, findings in found.items()}
+        return {name: [one for one in findings if not marked_in_vain(one)] for name, findings in found.items()}, steps
 
-    def shrink(self, seed: int, length: int) -> tuple[list[str], list[str]]:
-        """Leaves out operations of a sequence that differs while it still does: (operations left, their findings as text)."""
+    def shrink(self, seed: int, length: int) -> str:
+        """Leaves out operations of a sequence that differs while it still does; the steps that are left and their findings."""
         left_out: frozenset[int] = frozenset()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + SHRINK_SECONDS
         step = length // 2
         while step >= 1:
             for start in range(0, length, step):
                 trial = left_out | frozenset(range(start, min(start + step, length)))
-                if trial != left_out and time.monotonic() < deadline and any(self._of(seed, length, trial)):
+                if trial != left_out and time.monotonic() < deadline and self._of(seed, length, trial)[0]:
                     left_out = trial
             step //= 2
-        found = self._of(seed, length, left_out)
-        return sequence(seed, length, left_out)[1], [str(finding) for finding in itertools.chain(*found)]
+        findings, steps = self._of(seed, length, left_out)
+        return "\n".join(["the oracle's steps:", *map(str, steps), "findings:", *map(str, findings[:20])])
 
-    def _of(self, seed: int, length: int, left_out: frozenset[int]) -> list[list[Finding]]:
-        found = self.findings({f"s{seed}": sequence(seed, length, left_out)[0]})
-        return list(found.values())
+    def _of(self, seed: int, length: int, left_out: frozenset[int]) -> tuple[list[Finding], list[Step]]:
+        name = f"s{seed}"
+        found, steps = self.findings({name: sequence(seed, length, left_out)})
+        return [*found[name], *found[WHOLE]], steps.get(name, [])
 
 
 @pytest.mark.parametrize("length", [25, 120])
@@ -249,12 +290,10 @@ def test_random_operations(length: int, subject: Driver, scratch: Path) -> None:
     runner = Runner(scratch, subject)
     deadline = time.monotonic() + SECONDS
     for start in itertools.count(first, SEQUENCES):
-        found = runner.findings({f"s{seed}": sequence(seed, length)[0] for seed in range(start, start + SEQUENCES)})
-        different = [name for name, findings in found.items() if findings and name != WHOLE]
+        found, _ = runner.findings({f"s{seed}": sequence(seed, length) for seed in range(start, start + SEQUENCES)})
+        different = [int(name[1:]) for name, findings in found.items() if findings and name != WHOLE]
         if different:
-            seed = int(different[0][1:])
-            operations, findings = runner.shrink(seed, length)
-            pytest.fail(f"seed {seed}, length {length}: " + "; ".join(operations) + "\n" + "\n".join(findings[:20]))
+            pytest.fail(f"UNIONFS_ORACLE_SEED={different[0]}, length {length}: {runner.shrink(different[0], length)}")
         assert not found[WHOLE], f"seeds from {start}: {found[WHOLE]}"
         if time.monotonic() > deadline:
             break

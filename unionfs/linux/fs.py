@@ -31,6 +31,7 @@ _syncfs: Final = libc.function("syncfs", ctypes.c_int, blocking=True)
 _sync_file_range: Final = libc.function(
     "sync_file_range", ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong, ctypes.c_uint, blocking=True
 )
+_WRITE: Final = 2
 _WRITE_AND_WAIT: Final = 1 | 2 | 4
 
 
@@ -85,6 +86,12 @@ def set_inode_flags(fd: int, flags: int) -> None:
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2) with every mode the filesystem knows.  Raises EOPNOTSUPP, ENOSPC, EINVAL."""
     if _fallocate(fd, mode, offset, length):
+        raise libc.failed()
+
+
+def start_write_out(fd: int) -> None:
+    """sync_file_range(2): begin to write the file's dirty pages to the device, without waiting."""
+    if _sync_file_range(fd, 0, 0, _WRITE):
         raise libc.failed()
 
 

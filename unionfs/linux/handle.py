@@ -15,6 +15,8 @@ MAX_HANDLE_SZ: Final = 128
 _HEAD: Final = struct.Struct("=Ii")
 #: _IOR(0x15, 0, struct fsuuid2 { __u8 len; __u8 uuid[16]; }), linux/fs.h, kernel 6.9.
 _FS_IOC_GETFSUUID: Final = 0x80111500
+#: _IOR(0x94, 31, struct btrfs_ioctl_fs_info_args), 1024 bytes: u64 max_id, u64 num_devices, u8 fsid[16], ... (linux/btrfs.h).
+_BTRFS_IOC_FS_INFO: Final = 0x8400941F
 _UNSUPPORTED: Final = frozenset((errno.EOPNOTSUPP, errno.EOVERFLOW, errno.ENOSYS, errno.EPERM))
 
 
@@ -56,5 +58,15 @@ def filesystem_uuid(fd: int) -> bytes:
     try:
         fcntl.ioctl(fd, _FS_IOC_GETFSUUID, buffer, True)
     except OSError:
-        return bytes(16)
+        return _btrfs_uuid(fd)
     return bytes(buffer[1:17]) if buffer[0] == 16 else bytes(16)
+
+
+def _btrfs_uuid(fd: int) -> bytes:
+    """btrfs has a UUID in its superblock, as overlayfs sees it, but only its own ioctl tells it."""
+    buffer = bytearray(1024)
+    try:
+        fcntl.ioctl(fd, _BTRFS_IOC_FS_INFO, buffer, True)
+    except OSError:
+        return bytes(16)
+    return bytes(buffer[16:32])

@@ -34,22 +34,19 @@ def link_count(node: Node, found: Stat) -> int:
 
 def chmod(union: Union, node: Node, mode: int) -> None:
     """chmod(2)."""
-    protect.check_change(node)
-    ensure_upper(union, node)
+    ensure_upper(union, node, found=protect.check_change(node))
     at.chmod(*node.at(), mode & 0o7777)
 
 
 def chown(union: Union, node: Node, uid: int, gid: int) -> None:
     """chown(2); -1 keeps an id.  The upper filesystem drops set-id bits and capabilities itself."""
-    protect.check_change(node)
-    ensure_upper(union, node)
+    ensure_upper(union, node, found=protect.check_change(node))
     at.chown(*node.at(), uid, gid)
 
 
 def utimens(union: Union, node: Node, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
     """utimensat(2)."""
-    protect.check_change(node)
-    ensure_upper(union, node)
+    ensure_upper(union, node, found=protect.check_change(node))
     at.utimens(*node.at(), atime, mtime)
 
 
@@ -62,8 +59,7 @@ def truncate(union: Union, node: Node, size: int, fd: int = -1) -> None:
         raise OSError(errno.EISDIR, "is a directory")
     if not node.is_regular:
         raise OSError(errno.EINVAL, "not a regular file")
-    protect.check_change(node)
-    ensure_upper(union, node, size)
+    ensure_upper(union, node, size, protect.check_change(node))
     if fd >= 0:
         os.ftruncate(fd, size)
         return

@@ -50,10 +50,19 @@ def copy_data(source: int, target: int, size: int, cancelled: Cancelled) -> None
         os.ftruncate(target, size)
 
 
+#: Pairs of filesystems (st_dev of source and target) that have refused a reflink as such: not asked again.
+_no_reflinks: Final[set[tuple[int, int]]] = set()
+
+
 def _reflinked(source: int, target: int, size: int) -> bool:
+    pair = (os.fstat(source).st_dev, os.fstat(target).st_dev) if _no_reflinks else None
+    if pair in _no_reflinks:
+        return False
     try:
         fs.reflink(target, source)
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EXDEV, errno.ENOTTY):
+            _no_reflinks.add((os.fstat(source).st_dev, os.fstat(target).st_dev))
         return False
     if os.fstat(target).st_size != size:
         os.ftruncate(target, size)

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 INLINE_LIMIT: Final = 256 * 1024
 
 
-def ensure_upper(union: Union, node: Node, length: int | None = None) -> None:
+def ensure_upper(union: Union, node: Node, length: int | None = None, found: Stat | None = None) -> None:
     """Put the object on the upper layer; of a regular file's data only the first `length` bytes, if given.
+
+    `found` is the lower object's stat, if the caller has it.
 
     Raises CopyUpNeeded, having changed nothing, when that takes more than the event loop should do; EROFS in a read-only
     union; EOVERFLOW, ENOSPC, EDQUOT, EIO from the layers.  What `protect` forbids the caller has refused before.
@@ -44,11 +46,10 @@ def ensure_upper(union: Union, node: Node, length: int | None = None) -> None:
         raise CopyUpNeeded(node)
     if node.parent is None and not node.unlinked:
         raise OSError(errno.ESTALE, "the directory of the only known name was forgotten")
-    found = stat.stat(*node.at())
+    found = found or stat.stat(*node.at())
     if node.is_regular and (found.size if length is None else min(length, found.size)) > INLINE_LIMIT:
         raise CopyUpNeeded(node)
-    job = CopyUp(union, node, length)
-    job.run()
+    CopyUp(union, node, length, found).run()
 
 
 def _ensure_directory(union: Union, node: DirNode) -> None:
@@ -57,7 +58,7 @@ def _ensure_directory(union: Union, node: DirNode) -> None:
     while not (parent := missing[-1].parent or union.root).upper:
         missing.append(parent)
     for directory in reversed(missing):
-        CopyUp(union, directory, None).run()
+        CopyUp(union, directory).run()
         # Nobody holds a descriptor's number here, and a path may be thousands of levels deep.
         union.trim()
 
@@ -71,7 +72,7 @@ class CopyUp:
 
     __slots__ = ("_has_data", "_length", "_name", "_node", "_source", "_stat", "_target", "_union", "cancelled")
 
-    def __init__(self, union: Union, node: Node, length: int | None = None) -> None:
+    def __init__(self, union: Union, node: Node, length: int | None = None, found: Stat | None = None) -> None:
         self._union = union
         self._node = node
         self._length = length
@@ -79,7 +80,7 @@ class CopyUp:
         self._source = -1
         self._target = -1
         self._has_data = False
-        self._stat: Stat | None = None
+        self._stat = found
         self.cancelled = Cancelled()
 
     def run(self) -> None:
@@ -93,13 +94,13 @@ class CopyUp:
     def prepare(self) -> None:
         """Copy up the parents and make the staged object."""
         union, node = self._union, self._node
-        found = self._stat = stat.stat(*node.at())
+        found = self._stat = self._stat or stat.stat(*node.at())
         if not node.unlinked:
             ensure_upper(union, node.parent or union.root)
         staging = union.staging_area()
         if node.is_regular:
             self._source = at.open_at(*node.at(), os.O_RDONLY)
-            self._target, self._name = staging.open_file()
+            self._target, self._name = staging.open_file(found.mode & 0o777)
             return
         union.identity.assume(SERVER)
         name = staging.temporary()
@@ -119,16 +120,29 @@ class CopyUp:
             size = found.size if self._length is None else min(found.size, self._length)
             self._has_data = size > 0
             copy_data(self._source, self._target, size, self.cancelled)
+            if self._has_data and self._is_ordered():
+                # On its way to the device while the rest is done.
+                fs.start_write_out(self._target)
         here = (self._target, b"") if self._target >= 0 else (self._union.staging_area().work, self._name)
-        at.chown(*here, found.uid, found.gid)
-        if not self._node.is_symlink:
-            at.chmod(*here, found.mode & 0o7777)
+        self._copy_owner_and_mode(here, found)
         source = (self._source, b"") if self._source >= 0 else self._node.at()
         copy_xattrs(self._union, source, here)
         self._copy_flags(here)
         at.utimens(*here, (found.atime, found.atime_nsec), (found.mtime, found.mtime_nsec))
         self._write_origin(here)
         self._sync(here)
+
+    def _copy_owner_and_mode(self, here: tuple[int, bytes], found: Stat) -> None:
+        """A staged file was made with the permission bits and as the server; the rest is set where it differs."""
+        foreign = (found.uid, found.gid) != (SERVER.uid, SERVER.gid)
+        if foreign:
+            at.chown(*here, found.uid, found.gid)
+        if not self._node.is_symlink and (self._target < 0 or found.mode & 0o7000):
+            at.chmod(*here, found.mode & 0o7777)
+
+    def _is_ordered(self) -> bool:
+        upper = self._union.upper
+        return self._union.config.fsync is Fsync.AUTO and upper is not None and upper.ordered
 
     def _copy_flags(self, here: tuple[int, bytes]) -> None:
         """The inode flags that overlayfs carries along; those that would bar the copy-up itself go to an xattr."""
@@ -165,8 +179,7 @@ class CopyUp:
         if self._target >= 0:
             if fsync is Fsync.VOLATILE or (fsync is Fsync.AUTO and not self._has_data):
                 return
-            upper = self._union.upper
-            if fsync is Fsync.AUTO and upper is not None and upper.ordered:
+            if self._is_ordered():
                 fs.write_out(self._target)
             else:
                 os.fsync(self._target)
@@ -216,7 +229,7 @@ class CopyUp:
             if self._stat is not None and self._stat.nlink > 1:
                 # The other names stay with the lower file: from now on this one is another inode.
                 node.ino = union.inodes.number(upper.layer, stat.stat(upper.fd(), node.name).ino)
-        union.changed += (node, parent)
+        union.changed.append(node)
         if self._stat is not None:
             node.protected = self._stat.attributes & (protect.APPEND | protect.IMMUTABLE)
         node.upper = True

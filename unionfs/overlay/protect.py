@@ -11,6 +11,7 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import stat, xattr
+from unionfs.linux.stat import Stat
 from unionfs.overlay.node import DirNode, Node
 
 if TYPE_CHECKING:
@@ -41,10 +42,15 @@ def flags_of(node: Node) -> int:
     return node.protected if node.upper else stat.stat(*node.at()).attributes & (IMMUTABLE | APPEND)
 
 
-def check_change(node: Node) -> None:
-    """Before metadata change, or a link is made: raises EPERM for an immutable or append-only object."""
-    if flags_of(node):
+def check_change(node: Node) -> Stat | None:
+    """Before metadata change, or a link is made: raises EPERM for an immutable or append-only object.
+
+    The stat of a lower object, which a copy-up can go on with; None for an upper one.
+    """
+    found = None if node.upper else stat.stat(*node.at())
+    if node.protected if found is None else found.attributes & (IMMUTABLE | APPEND):
         raise OSError(errno.EPERM, "immutable or append-only")
+    return found
 
 
 def check_open(node: Node, *, appending: bool) -> None:

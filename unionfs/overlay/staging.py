@@ -46,18 +46,18 @@ class Staging:
         self._counter += 1
         return b"%s%x" % (marks.TEMPORARY, self._counter)
 
-    def open_file(self) -> tuple[int, bytes]:
-        """A new empty regular file of mode 0: (descriptor, its name in the work directory, empty if it has none)."""
+    def open_file(self, mode: int) -> tuple[int, bytes]:
+        """A new empty regular file, the server's: (descriptor, its name in the work directory, empty if it has none)."""
         self._union.identity.assume(SERVER)
         if self._tmpfiles:
             try:
-                return os.open(b"/proc/self/fd/%d" % self.work, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0), b""
+                return os.open(b"/proc/self/fd/%d" % self.work, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode), b""
             except OSError as error:
                 if error.errno not in _NO_TMPFILE:
                     raise
                 self._tmpfiles = False
         name = self.temporary()
-        return os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0, dir_fd=self.work), name
+        return os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode, dir_fd=self.work), name
 
     def publish(self, name: bytes, parent: RealDir, target: bytes, flags: int = 0) -> None:
         """Rename a staged object into place; with RENAME_EXCHANGE what was there is staged instead."""

@@ -99,7 +99,8 @@ class Attributes:
             uid = request.uid if valid & abi.FATTR_UID else -1
             gid = request.gid if valid & abi.FATTR_GID else -1
             attrs.chown(union, node, uid, gid)
-        if valid & abi.FATTR_KILL_SUIDGID:
+        if valid & abi.FATTR_KILL_SUIDGID and not valid & (abi.FATTR_UID | abi.FATTR_GID):
+            # With a new owner the upper filesystem has dropped them itself.
             attrs.kill_privileges(union, node)
         elif not valid & ~(abi.FATTR_FH | abi.FATTR_LOCKOWNER):
             self._before_write(header, node)

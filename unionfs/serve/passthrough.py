@@ -62,7 +62,7 @@ class Backings:
         """Prove on a real file that the kernel takes backing files, as far as there is a file to try with."""
         if union.read_only:
             return
-        fd, name = union.staging_area().open_file()
+        fd, name = union.staging_area().open_file(0o600)
         try:
             fuse.backing_close(self._device, fuse.backing_open(self._device, fd))
         except OSError as error:

@@ -1,0 +1,119 @@
+"""Does the server look out for the next request for a short while only, and sleep at rest?"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.command import in_foreground
+from tests.support.mounts import Layers
+from unionfs.serve import polling
+from unionfs.serve.polling import Poller
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """The reading and the writing end of a pipe."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(reader)
+    os.close(writer)
+
+
+class Clock:
+    """A clock that goes on by a microsecond with every look at it."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def __call__(self) -> int:
+        self.now += 1000
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Stands for the time, of which so much passes as is looked at, on a machine of two cores."""
+    made = Clock()
+    monkeypatch.setattr(polling, "_clock", made)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    return made
+
+
+def test_what_is_there_is_seen_at_once(pipe: tuple[int, int], clock: Clock) -> None:
+    poller = Poller(pipe[0])
+    assert not poller.look()
+    os.write(pipe[1], b"x")
+    assert poller.look()
+    assert poller.ready()
+    assert clock.now == 0
+
+
+def test_it_gives_up_sooner_and_sooner(pipe: tuple[int, int], clock: Clock) -> None:
+    poller = Poller(pipe[0])
+    spent = []
+    for _ in range(30):
+        before = clock.now
+        assert not poller.ready()
+        spent.append(clock.now - before)
+    assert spent == sorted(spent, reverse=True)
+    assert spent[0] < 100_000
+    assert 0 < spent[-1] == spent[-2] < spent[0]
+
+
+def test_it_looks_longer_where_that_pays(pipe: tuple[int, int], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that comes while it looks makes it look longer the next time, up to a bound."""
+    poller = Poller(pipe[0])
+
+    def comes_after(looks: int) -> None:
+        answers = iter([False] * looks)
+        monkeypatch.setattr(poller, "_poll", lambda timeout: next(answers, True))
+
+    for _ in range(100):
+        comes_after(5)
+        assert poller.ready()
+    comes_after(1000)
+    before = clock.now
+    assert not poller.ready()
+    assert 50_000 < clock.now - before <= 110_000
+
+
+def test_on_a_single_core_it_never_looks_twice(pipe: tuple[int, int], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    poller = Poller(pipe[0])
+    assert not poller.ready()
+    assert clock.now == 0
+    os.write(pipe[1], b"x")
+    assert poller.ready()
+
+
+def cpu_seconds(pid: int) -> float:
+    """What the process has used, in user and system mode, to the nanosecond (proc(5), /proc/PID/schedstat)."""
+    total = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        total += int((thread / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["unused", "with files open"])
+def test_at_rest_no_time_is_used(held: bool, layers: Layers) -> None:
+    (layers.lowers[0] / "file").write_bytes(b"below")
+    with in_foreground(layers) as server:
+        for number in range(50):
+            (layers.mnt / f"file{number}").write_bytes(b"x")
+        reader = os.open(layers.mnt / "file", os.O_RDONLY)
+        writer = os.open(layers.mnt / "file0", os.O_RDWR)
+        if not held:
+            os.close(reader)
+            os.close(writer)
+        time.sleep(0.3)
+        before = cpu_seconds(server.pid)
+        time.sleep(1.5)
+        assert cpu_seconds(server.pid) - before < 0.005
+        if held:
+            os.close(reader)
+            os.close(writer)
