@@ -56,6 +56,14 @@ def test_write_out_leaves_nothing_delayed(scratch: Path) -> None:
         fs.write_out(999_999)
 
 
+def test_start_write_out_can_be_followed_by_a_wait(scratch: Path) -> None:
+    with open(scratch / "file", "w+b", buffering=0) as file:
+        file.write(b"x" * (4 << 20))
+        fs.start_write_out(file.fileno())
+        fs.write_out(file.fileno())
+        assert delayed_extents(file.fileno()) == 0
+
+
 def delayed_extents(fd: int) -> int:
     """How many of the file's extents have no place on the device yet (ioctl FS_IOC_FIEMAP, FIEMAP_EXTENT_DELALLOC)."""
     head, extent = struct.Struct("=QQIIII"), struct.Struct("=QQQQQIIII")

@@ -81,25 +81,27 @@ def test_absent(directory: int) -> None:
         handle.encode(directory, b"absent")
 
 
-UUID = uuid.UUID("01234567-89ab-cdef-0123-456789abcdef")
-MKFS = {
-    "ext4": ["mkfs.ext4", "-q", "-F", "-U", str(UUID)],
-    "xfs": ["mkfs.xfs", "-q", "-f", "-m", f"uuid={UUID}"],
-    "btrfs": ["mkfs.btrfs", "-q", "-f", "-U", str(UUID)],
-}
+def mkfs(kind: str, wanted: uuid.UUID) -> list[str]:
+    """The command that makes a filesystem with this UUID."""
+    return {
+        "ext4": ["mkfs.ext4", "-q", "-F", "-U", str(wanted)],
+        "xfs": ["mkfs.xfs", "-q", "-f", "-m", f"uuid={wanted}"],
+        "btrfs": ["mkfs.btrfs", "-q", "-f", "-U", str(wanted)],
+    }[kind]
 
 
-@pytest.mark.parametrize("kind", MKFS)
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 def test_uuid_of_a_filesystem(kind: str, scratch: Path) -> None:
+    wanted = uuid.uuid4()
     image, place = scratch / "image", scratch / "place"
     place.mkdir()
     with open(image, "wb") as file:
         file.truncate(320 << 20)
-    subprocess.run([*MKFS[kind], image], check=True)
+    subprocess.run([*mkfs(kind, wanted), image], check=True)
     subprocess.run(["mount", "-o", "loop", image, place], check=True)
     try:
         fd = os.open(place, os.O_RDONLY)
-        assert handle.filesystem_uuid(fd) == UUID.bytes
+        assert handle.filesystem_uuid(fd) == wanted.bytes
         os.close(fd)
     finally:
         subprocess.run(["umount", place], check=True)

@@ -17,8 +17,8 @@ from unionfs.overlay.acl import for_new_object
 fuzz = settings(
     deadline=None, database=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-RIGHTS = st.integers(0, 7).map(lambda bits: "".join(letter if bits & bit else "-" for letter, bit in zip("rwx", (4, 2, 1), strict=True)))
-NAMED = st.dictionaries(st.integers(1, 5), RIGHTS, max_size=2)
+RIGHTS = st.sampled_from(["---", "--x", "-w-", "-wx", "r--", "r-x", "rw-", "rwx"])
+NAMED: st.SearchStrategy[dict[int, str]] = st.dictionaries(st.integers(1, 5), RIGHTS, max_size=2)
 
 
 @st.composite
@@ -29,7 +29,8 @@ def default_acls(draw: st.DrawFn) -> bytes:
     entries += [f"user:{number}:{rights}" for number, rights in sorted(users.items())]
     entries.append(f"g::{draw(RIGHTS)}")
     entries += [f"group:{number}:{rights}" for number, rights in sorted(groups.items())]
-    if users or groups or draw(st.booleans()):
+    lone_mask: bool = draw(st.booleans())
+    if users or groups or lone_mask:
         entries.append(f"mask::{draw(RIGHTS)}")
     entries.append(f"o::{draw(RIGHTS)}")
     return acl(*entries)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +24,10 @@ fuzz = settings(
 )
 
 NAMES = ["a", "b"]
-FORMS = ["", "file", "dir", "opaque", "foreign opaque", "opq dir", "symlink", "whiteout", "wh", "wh and file", "wh and dir", "char"]
+FORMS = [
+    "", "file", "symlink", "char", "dir", "opaque", "foreign opaque", "opq dir",
+    "whiteout", "wh", "wh and file", "wh and dir",
+]  # fmt: skip
 """What a layer may hold under a name; `wh`: a `.wh.` file of it."""
 
 
@@ -229,7 +231,7 @@ class TestManyLayers:
         return number
 
     @pytest.fixture
-    def tall(self, count: int, make_layers: LayersFactory) -> Iterator[Layers]:
+    def tall(self, count: int, make_layers: LayersFactory) -> Layers:
         layers = make_layers(lowers=count)
         for number, lower in enumerate(layers.lowers):
             (lower / "d").mkdir()
@@ -237,7 +239,7 @@ class TestManyLayers:
             (lower / "everywhere").write_bytes(b"%d" % number)
             if number % 10 == 9:
                 os.mknod(lower / "d" / f"file{number + 1}", modes.S_IFCHR, 0)
-        yield layers
+        return layers
 
     def test_resolution(self, tall: Layers, count: int, open_union: OpenUnion) -> None:
         union = open_union(tall)

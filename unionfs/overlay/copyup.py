@@ -6,6 +6,7 @@ Parents first.  The order inside is data, owner, mode, xattrs with ACLs and capa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING, Final
@@ -211,10 +212,12 @@ class CopyUp:
             self._name = b""
         else:
             at.link(self._target, b"", upper.fd(), node.name)
-        at.utimens(upper.fd(), b"", (before.atime, before.atime_nsec), (before.mtime, before.mtime_nsec))
+        self._settle(node, parent, upper)
+        # What fails from here on does not undo the copy-up, which users can see by now.
+        with contextlib.suppress(OSError):
+            at.utimens(upper.fd(), b"", (before.atime, before.atime_nsec), (before.mtime, before.mtime_nsec))
         if union.config.fsync is Fsync.STRICT:
             union.sync_directory(upper)
-        self._settle(node, parent, upper)
 
     def _settle(self, node: Node, parent: DirNode, upper: RealDir) -> None:
         union = self._union

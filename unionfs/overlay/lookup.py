@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from unionfs.linux import stat, xattr
 from unionfs.linux.stat import Stat
 from unionfs.overlay import marks, merge, protect
+from unionfs.overlay.merge import IndexEntry
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.realdir import RealDir
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from unionfs.overlay.union import Union
 
 _S_IFDIR: Final = modes.S_IFDIR
+_new: Final = tuple.__new__
 NAME_MAX: Final = 255
 
 
@@ -62,8 +64,21 @@ def find(union: Union, parent: DirNode, name: bytes) -> Found | None:
         entry = index.names.get(name)
         if entry is None:
             return None
-        return search(entry.reals, name)
+        return found_by(entry, name)
     return search(parent.reals, name)
+
+
+def found_by(entry: IndexEntry, name: bytes) -> Found | None:
+    """What an index entry stands for: one stat for what is no directory, whose layer the index has settled."""
+    reals = entry.reals
+    if entry.kind == _S_IFDIR:
+        return search(reals, name)
+    real = reals[0]
+    here = stat.find(real.fd(), name)
+    if here is None:
+        return None
+    check_data(real, name, here)
+    return _new(Found, (reals, here))
 
 
 def find_below(union: Union, parent: DirNode, name: bytes) -> bool:

@@ -7,6 +7,7 @@ EXDEV, as overlayfs with redirect_dir=off.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
@@ -113,12 +114,12 @@ def _move(union: Union, source: Side, destination: Side, replaced: Stat | None) 
     over_whiteout = False
     if target is None or not target.upper:
         over_whiteout = union.staging_area().is_whiteout(destination.parent.upper_dir, destination.name)
-    elif isinstance(target, DirNode):
-        target.pin()
-        _clear(union, target, destination)
-    else:
-        prepare_loss(target)
     try:
+        if isinstance(target, DirNode) and target.upper:
+            target.pin()
+            _clear(union, target, destination)
+        elif target is not None and target.upper:
+            prepare_loss(target)
         _rename_upper(union, source, destination, over_whiteout)
     except OSError:
         if target is not None:
@@ -147,7 +148,9 @@ def _rename_upper(union: Union, source: Side, destination: Side, over_whiteout: 
         # A directory can't replace a whiteout, but change places with it.
         at.rename(old.fd(), source.name, new.fd(), destination.name, at.RENAME_EXCHANGE)
         if not hide:
-            os.unlink(source.name, dir_fd=old.fd())
+            # A whiteout over nothing hides nothing: that it stays does not undo the rename.
+            with contextlib.suppress(OSError):
+                os.unlink(source.name, dir_fd=old.fd())
         return
     if not hide:
         at.rename(old.fd(), source.name, new.fd(), destination.name)
@@ -188,6 +191,8 @@ def _clear(union: Union, target: DirNode, place: Side) -> None:
         xattr.write(*here, union.prefix + "opaque", b"y")
         at.utimens(*here, (found.atime, found.atime_nsec), (found.mtime, found.mtime_nsec))
         staging.publish(staged, place.parent.upper_dir, place.name, at.RENAME_EXCHANGE)
+        # What its whiteouts hid must not show again, should the rename fail after this.
+        target.reals = target.reals[:1]
         target.upper_dir.close()
         target.upper_dir.note_new()
         target.unpin()

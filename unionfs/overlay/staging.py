@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 WORK: Final = b"work"
 INDEX: Final = b"index"
 _OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_LINK: Final = frozenset((errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP))
 _NO_TMPFILE: Final = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL))
 
 
 class Staging:
     """The work directory and the whiteout kept there for linking."""
 
-    __slots__ = ("_counter", "_tmpfiles", "_union", "_whiteout", "files", "work")
+    __slots__ = ("_counter", "_sharing", "_tmpfiles", "_union", "_whiteout", "files", "work")
 
     def __init__(self, union: Union, work: int, files: bool) -> None:
         """`work`: descriptor of workdir/work; `files`: write whiteouts as `.wh.` files."""
@@ -40,6 +41,7 @@ class Staging:
         self._counter = 0
         self._tmpfiles = True
         self._whiteout: bytes | None = None
+        self._sharing = True
 
     def temporary(self) -> bytes:
         """A name for a new object in the work directory."""
@@ -76,15 +78,7 @@ class Staging:
         if self.files:
             self._mark(upper, name)
         else:
-            staged = self._shared_whiteout()
-            try:
-                at.link(self.work, staged, upper.fd(), name)
-            except OSError as error:
-                if error.errno not in (errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP):
-                    raise
-                self._whiteout = None
-                self._union.identity.assume(SERVER)
-                os.mknod(name, modes.S_IFCHR, 0, dir_fd=upper.fd())
+            self._make_whiteout(upper.fd(), name)
 
     def replace_by_whiteout(self, parent: DirNode, name: bytes, is_dir: bool) -> None:
         """Hide the lower object `name` and take the upper one of that name away, in one step."""
@@ -145,15 +139,27 @@ class Staging:
     def _staged_whiteout(self) -> bytes:
         """A whiteout in the work directory, to be renamed into place."""
         name = self.temporary()
-        try:
-            at.link(self.work, self._shared_whiteout(), self.work, name)
-        except OSError as error:
-            if error.errno not in (errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP):
-                raise
-            self._whiteout = None
-            self._union.identity.assume(SERVER)
-            os.mknod(name, modes.S_IFCHR, 0, dir_fd=self.work)
+        self._make_whiteout(self.work, name)
         return name
+
+    def _make_whiteout(self, dir_fd: int, name: bytes) -> None:
+        """A link of the shared whiteout; a new one where it can have no more links, or the filesystem makes none."""
+        if self._sharing:
+            try:
+                at.link(self.work, self._shared_whiteout(), dir_fd, name)
+                return
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+                self._sharing = error.errno == errno.EMLINK
+                self._drop_shared()
+        self._union.identity.assume(SERVER)
+        os.mknod(name, modes.S_IFCHR, 0, dir_fd=dir_fd)
+
+    def _drop_shared(self) -> None:
+        if self._whiteout is not None:
+            self.discard(self._whiteout)
+            self._whiteout = None
 
     def can_make_devices(self) -> bool:
         """May this process make whiteout devices here?"""
@@ -167,9 +173,7 @@ class Staging:
 
     def close(self) -> None:
         """Leave the work directory empty."""
-        if self._whiteout is not None:
-            self.discard(self._whiteout)
-            self._whiteout = None
+        self._drop_shared()
         os.close(self.work)
 
 

@@ -16,6 +16,7 @@ from unionfs.serve.files import CreateReply, Files, OpenReply
 from unionfs.serve.ioctls import Ioctls
 from unionfs.serve.names import Names
 from unionfs.serve.passthrough import Backings
+from unionfs.serve.splicing import FileRange
 from unionfs.serve.statfs import Statfs
 from unionfs.serve.xattrs import Xattrs
 from unionfs.wire import reply
@@ -23,8 +24,16 @@ from unionfs.wire.abi import Opcode
 from unionfs.wire.kinds import Header
 from unionfs.wire.reply import DirBuffer, Entry
 
-#: A reply in pieces for one writev.
-Message = list[bytes | memoryview]
+
+class Spliced(NamedTuple):
+    """A reply whose data are a part of a file."""
+
+    header: bytes
+    data: FileRange
+
+
+#: A reply in pieces for one message.
+Message = list[bytes | memoryview] | Spliced
 
 
 class Route(NamedTuple):
@@ -119,7 +128,9 @@ def _statx(unique: int, value: StatxReply) -> bytes:
     return reply.statx(unique, value.valid[0], value.statx, value.valid[1])
 
 
-def _data(unique: int, value: bytes | memoryview) -> Message:
+def _data(unique: int, value: bytes | memoryview | FileRange) -> Message:
+    if isinstance(value, FileRange):
+        return Spliced(reply.data_header(unique, value.length), value)
     return [reply.data_header(unique, len(value)), value]
 
 

@@ -17,9 +17,11 @@ from unionfs.overlay.config import Fsync as FsyncMode
 from unionfs.overlay.copyup import INLINE_LIMIT
 from unionfs.overlay.creator import Creator
 from unionfs.overlay.node import DirNode, Node
+from unionfs.serve import splicing
 from unionfs.serve.attributes import Attributes
 from unionfs.serve.fileio import Descriptors, FileIo
 from unionfs.serve.passthrough import Backings
+from unionfs.serve.splicing import FileRange
 from unionfs.wire import abi, notify
 from unionfs.wire.kinds import (
     CopyFileRange,
@@ -47,6 +49,8 @@ _WRITER: Final = 4
 _MAPPER: Final = 8
 #: A file of at most this many bytes is pushed into the page cache with its first open.
 _PUSH_LIMIT: Final = 64 * 1024
+#: Smaller reads are cheaper copied twice than spliced.
+_SPLICE_MIN: Final = 64 * 1024
 _OPEN_FLAGS: Final = abi.FOPEN_NOFLUSH
 _RWF_NOWAIT: Final = os.RWF_NOWAIT
 
@@ -187,10 +191,14 @@ class Files:
         self.backings.release(node.attachment)
         node.attachment = None
 
-    def read(self, header: Header, request: Read) -> memoryview | bytes | Awaitable[bytes]:
+    def read(self, header: Header, request: Read) -> memoryview | FileRange | Awaitable[bytes]:
         """What the page cache of the backing file holds is answered at once, the rest from a worker thread."""
         fd = self.descriptors.get(self._file(header.nodeid))
         size, offset = request.size, request.offset
+        if size >= _SPLICE_MIN:
+            length = min(size, os.fstat(fd).st_size - offset)
+            if _SPLICE_MIN <= length <= splicing.LIMIT and self._is_cached(fd, offset, length):
+                return FileRange(fd, offset, length)
         if size > len(self.read_buffer):
             return self._read_slowly(header.nodeid, size, offset)
         into = self.read_buffer[:size]
@@ -203,6 +211,17 @@ class Files:
         if done < size and offset + done < os.fstat(fd).st_size:
             return self._read_slowly(header.nodeid, size, offset)
         return into[:done]
+
+    def _is_cached(self, fd: int, offset: int, length: int) -> bool:
+        """Are the first and the last byte in the page cache, and so most likely all between?"""
+        into = self.read_buffer[:1]
+        try:
+            return (
+                os.preadv(fd, [into], offset, _RWF_NOWAIT) == 1
+                and os.preadv(fd, [into], offset + length - 1, _RWF_NOWAIT) == 1
+            )
+        except OSError:
+            return False
 
     async def _read_slowly(self, nodeid: int, size: int, offset: int) -> bytes:
         node = self._file(nodeid)

@@ -21,8 +21,9 @@ from unionfs.overlay.copyup import CopyUp
 from unionfs.overlay.errors import CopyUpNeeded
 from unionfs.overlay.node import Node
 from unionfs.overlay.union import Union
-from unionfs.serve.dispatch import Message, Route, Server
+from unionfs.serve.dispatch import Message, Route, Server, Spliced
 from unionfs.serve.polling import Poller
+from unionfs.serve.splicing import Splicer
 from unionfs.wire.abi import NO_REPLY, Opcode
 from unionfs.wire.cursor import Malformed
 from unionfs.wire.describe import describe
@@ -60,6 +61,7 @@ class Session:
         self._routes: dict[int, Route] = {}
         self._buffer = bytearray(max_write + 4096 * 2)
         self._view = memoryview(self._buffer)
+        self._splicer = Splicer(device)
         self._tasks: dict[int, _Task] = {}
         self._jobs: dict[Node, _Job] = {}
         self._nursery: trio.Nursery | None = None
@@ -94,6 +96,7 @@ class Session:
                 if error.errno not in (errno.ENODEV, errno.ECONNABORTED):
                     raise
             nursery.cancel_scope.cancel()
+        self._splicer.close()
 
     async def _loop(self, poller: Poller) -> None:
         turns = 0
@@ -179,6 +182,8 @@ class Session:
         try:
             if isinstance(message, bytes):
                 os.write(self.device, message)
+            elif isinstance(message, Spliced):
+                self._splicer.send(*message)
             else:
                 os.writev(self.device, message)
         except OSError as error:
