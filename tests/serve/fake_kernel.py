@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 import trio
 
@@ -24,10 +25,9 @@ from tests.wire import answers, kernel
 from tests.wire.answers import Answer, Dirent, Node
 from unionfs.overlay.config import UnionConfig
 from unionfs.overlay.union import Union
-from unionfs.serve import passthrough
+from unionfs.serve import passthrough, run
 from unionfs.serve.config import Passthrough, SessionConfig
 from unionfs.serve.mounting import Mounted
-from unionfs.serve.run import _Mount
 from unionfs.serve.session import Session
 
 ROOT = 1
@@ -38,7 +38,6 @@ OFFER = 0x5FD73FFFFFB
 """INIT flags as Linux 6.18 offers them."""
 
 _ROOM = 8 << 20
-_MAX_WRITE = 1 << 20
 _CLONE_FS = 0x200
 _SO_SNDBUFFORCE = 32
 
@@ -108,8 +107,9 @@ class FakeKernel:
         device = self._server_end.fileno()
         obstacle = passthrough.obstacle(self.union, self._session_config)
         mounted = Mounted(device, self._session_config.mountpoint, None)
-        life = _Mount(self.union, self._session_config, mounted, obstacle, lambda status: None)
-        life._session = self.session = _SocketSession(device, self.union, _MAX_WRITE, self._session_config.debug)
+        with mock.patch.object(run, "Session", _SocketSession):
+            life = run._Mount(self.union, self._session_config, mounted, obstacle, lambda status: None)
+        self.session = life._session
         self._opened.set()
         if await life._agree():
             await self.session.run()

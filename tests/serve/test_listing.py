@@ -126,7 +126,7 @@ class Directory:
                 self._ok(kernel.rename(self._nodeid, os.fsencode(one), self._nodeid, os.fsencode(new)))
                 self._gone(one)
                 self._there(new)
-            case "replace" if one != two:
+            case "replace" if not self._same(one, two):
                 # As an editor saves: the name is there all the time (rename(2)).
                 self._ok(kernel.rename(self._nodeid, os.fsencode(one), self._nodeid, os.fsencode(two)))
                 self._gone(one)
@@ -139,6 +139,10 @@ class Directory:
                 node, new = self._connection.lookup(one, self._nodeid), self._new_name()
                 self._ok(kernel.link(self._nodeid, os.fsencode(new), node.nodeid))
                 self._there(new)
+
+    def _same(self, one: str, two: str) -> bool:
+        """Are they names of one inode?  Then rename(2) does nothing, and the kernel does not even ask."""
+        return self._connection.lookup(one, self._nodeid).nodeid == self._connection.lookup(two, self._nodeid).nodeid
 
     def _ok(self, message: bytes) -> None:
         self._connection.ok(message)
@@ -224,7 +228,7 @@ def test_an_index_that_was_dropped_meanwhile(wide: FakeKernel, monkeypatch: pyte
     wide.ok(kernel.mknod(directory, b"in d", 0o100644))
     before = set(names(wide.listing(ROOT)))
     seen = wide.page(ROOT, 0, 2000)
-    removed = names(seen)[:5]
+    removed = [name for name in names(seen) if name != "d"][:5]
     for name in removed:
         wide.ok(kernel.unlink(ROOT, os.fsencode(name)))
     while True:

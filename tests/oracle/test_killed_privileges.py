@@ -1,0 +1,68 @@
+"""Does the mount show at once that set-id bits are gone, however a change took them away?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.oracle import ops
+from tests.oracle.actor import Actor
+from tests.oracle.case import Builder
+from tests.oracle.pair import LayersFactory, both, perform
+from tests.support.mounts import Driver, Layers
+
+CHANGES: dict[str, Callable[[Actor], None]] = {
+    "truncating open": lambda a: void(a(ops.write, "f", b"", os.O_WRONLY | os.O_TRUNC)),
+    "truncating open for reading and writing": lambda a: void(a(ops.write, "f", b"x", os.O_RDWR | os.O_TRUNC)),
+    "creating open of what is there": lambda a: void(a(ops.write, "f", b"", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)),
+    "write": lambda a: void(a(ops.write, "f", b"x")),
+    "append": lambda a: void(a(ops.write, "f", b"x", os.O_WRONLY | os.O_APPEND)),
+    "truncate": lambda a: void(a(os.truncate, "f", 1)),
+}
+
+
+def void(_: object) -> None:
+    """A call for what it records."""
+
+
+@pytest.mark.parametrize("where", ["lower", "upper"])
+@pytest.mark.parametrize("passthrough", ["auto", "off"])
+def test_set_id_bits(passthrough: str, where: str, make_layers: LayersFactory, subject: Driver) -> None:
+    """A user's changes take them away, those of root leave them."""
+    places = [(user, name) for user in (1000, 0) for name in CHANGES]
+
+    def fill(layers: Layers, b: Builder) -> None:
+        built = b.upper if where == "upper" else b.lower()
+        for number in range(len(places)):
+            built.dir(str(number), 0o777)
+            built.file(f"{number}/f", b"content", 0o6777)
+
+    def steps(a: Actor) -> None:
+        for number, (user, name) in enumerate(places):
+            os.chdir(str(number))
+            a.note("how", name)
+            a(ops.lstat, "f")
+            with a.user(user):
+                CHANGES[name](a)
+            a(ops.lstat, "f")
+            os.chdir("..")
+
+    ours, kernel = both(make_layers, subject, fill, steps, ours={"passthrough": passthrough})
+    assert ours == kernel
+    assert sum("0o6777" in line for line in ours) == len(CHANGES) * 3
+
+
+def test_both_sides_agree_after_a_truncating_open(layers: Layers, subject: Driver) -> None:
+    """The reply to OPEN has no attributes: the kernel has to be told that it must ask for them."""
+
+    def steps(a: Actor) -> None:
+        a(os.chmod, "f", 0o6777)
+        with a.user(1000):
+            a(ops.write, "f", b"", os.O_WRONLY | os.O_TRUNC)
+
+    Builder(layers, ".").lower().file("f", b"content")
+    with subject.mount(layers) as mnt:
+        assert [step.outcome for step in perform(mnt, steps)] == ["ok", "ok"]
+        assert [oct(path.stat().st_mode) for path in (mnt / "f", layers.top / "f")] == ["0o100777"] * 2
