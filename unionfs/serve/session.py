@@ -7,9 +7,11 @@ then the operation starts again from its message.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any, Final
@@ -189,6 +191,14 @@ class Session:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EINTR):
                 _log.error("a reply was refused: %s", error.strerror)
+                self._answer_refused(message)
+
+    def _answer_refused(self, message: bytes | Message) -> None:
+        """The kernel took a reply for malformed: its caller must not wait for ever (fuse_out_header: the id at 8)."""
+        header = message if isinstance(message, bytes) else message[0]
+        unique = int.from_bytes(bytes(header[8:16]), sys.byteorder)
+        with contextlib.suppress(OSError):
+            os.write(self.device, error_reply(unique, errno.EIO))
 
     def notify(self, message: list[bytes]) -> None:
         """Send a notification; the kernel may not know the node any more, or be too busy."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from typing import Final, NamedTuple
 
 _PIPE_SIZE: Final = 1 << 20
@@ -43,7 +44,9 @@ class Splicer:
         if part.length <= self._size - 2 * _PAGE and self._fill(header, part):
             os.splice(self._reader, self._device, len(header) + part.length)
             return
-        os.writev(self._device, [header, os.pread(part.fd, part.length, part.offset)])
+        data = os.pread(part.fd, part.length, part.offset)
+        # The file may have become shorter meanwhile: the message must say how long it is now (its first u32).
+        os.writev(self._device, [(len(header) + len(data)).to_bytes(4, sys.byteorder) + header[4:], data])
 
     def _fill(self, header: bytes, part: FileRange) -> bool:
         """Put the message into the pipe; False, and the pipe empty, when the file doesn't yield all of it that way."""
