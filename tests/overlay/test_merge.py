@@ -47,6 +47,7 @@ class IndexMachine(RuleBasedStateMachine):
         for name in names:
             self.index.add_scanned(name, REGULAR, 1, ())
             self.present[name] = REGULAR
+        self.index.end_scan()
 
     @rule(name=NAMES, kind=st.sampled_from([REGULAR, DIRECTORY]))
     def put(self, name: bytes, kind: int) -> None:
@@ -96,6 +97,7 @@ def test_a_listing_ends_however_many_names_are_made() -> None:
     index = MergedIndex()
     for number in range(10):
         index.add_scanned(b"%d" % number, REGULAR, 1, ())
+    index.end_scan()
     position, seen = 2, 0
     while rest := list(index.after(position))[:1]:
         position, seen = rest[0][1].cookie, seen + 1

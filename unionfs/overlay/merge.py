@@ -33,6 +33,7 @@ _LISTING_SECONDS: Final = 600.0
 _BYTES_A_PROBE: Final = 256
 
 _S_IFDIR: Final = modes.S_IFDIR
+_new: Final = tuple.__new__
 
 
 class IndexEntry(NamedTuple):
@@ -60,10 +61,13 @@ class MergedIndex:
         return time.monotonic() - self._listed < _LISTING_SECONDS
 
     def add_scanned(self, name: bytes, kind: int, ino: int, reals: tuple[RealDir, ...]) -> None:
-        """Add a name found by the scan, behind those found before."""
-        self._highest += 1
-        self.names[name] = IndexEntry(self._highest, kind, ino, reals)
-        self.order[self._highest] = name
+        """Add a name found by the scan, behind those found before; `end_scan` puts all of them in order at once."""
+        cookie = self._highest = self._highest + 1
+        self.names[name] = _new(IndexEntry, (cookie, kind, ino, reals))
+
+    def end_scan(self) -> None:
+        """The scan is over: from now on names can be listed and changed."""
+        self.order = SortedDict((entry[0], name) for name, entry in self.names.items())
 
     def put(self, name: bytes, kind: int, ino: int, reals: tuple[RealDir, ...]) -> None:
         """Add a name, or change what it stands for; a name that is there keeps its cookie."""
@@ -119,6 +123,7 @@ def build(union: Union, node: DirNode) -> MergedIndex:
     closed: set[bytes] = set()
     for real in node.reals:
         _scan(union, index, real, closed)
+    index.end_scan()
     return index
 
 

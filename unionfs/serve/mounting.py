@@ -22,6 +22,8 @@ from unionfs.serve.errors import MountError
 _DEVICE: Final = "/dev/fuse"
 _TYPE: Final = b"fuse.unionfs"
 _READ_AHEAD_KB: Final = 512
+#: Bytes of one READ: what fits into a pipe of the usual size limit together with a header (see `splicing`).
+_MAX_READ: Final = 512 * 1024
 _FLAG_WORDS: Final = (
     (mount.MS_NOSUID, "nosuid", "suid"),
     (mount.MS_NODEV, "nodev", "dev"),
@@ -117,7 +119,7 @@ def _mount_directly(config: SessionConfig) -> Mounted:
 
 
 def _permission_words(config: SessionConfig, *, privileged: bool) -> list[str]:
-    words = ["default_permissions"] if config.default_permissions else []
+    words = [f"max_read={_MAX_READ}", *(["default_permissions"] if config.default_permissions else [])]
     if config.allow_other or (config.allow_other is None and privileged):
         words.append("allow_other")
     return words

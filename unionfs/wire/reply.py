@@ -250,8 +250,7 @@ class DirBuffer:
         if _DIRENT_SIZE + 8 * units > self._left:
             return False
         layout = _DIRENT[units] if units < _COMMON_UNITS else struct.Struct(f"=QQII{8 * units}s")
-        self._put(layout.pack(ino, next_offset, length, dtype, name))
-        return True
+        return self._put(layout.pack(ino, next_offset, length, dtype, name))
 
     def add_plus(self, entry: Entry | None, name: bytes, ino: int, next_offset: int, dtype: int) -> bool:
         """Adds an entry with its node, which counts as a lookup of it; None for no node (`.`, `..`, or on purpose).
@@ -264,13 +263,14 @@ class DirBuffer:
             return False
         fields = _FIELDS_OF_NO_ENTRY if entry is None else (*entry[:6], *entry.attr)
         layout = _DIRENTPLUS[units] if units < _COMMON_UNITS else struct.Struct(_DIRENTPLUS_FIELDS + f"{8 * units}s")
-        self._put(layout.pack(*fields, ino, next_offset, length, dtype, name))
-        return True
+        return self._put(layout.pack(*fields, ino, next_offset, length, dtype, name))
 
-    def _put(self, record: bytes) -> None:
+    def _put(self, record: bytes) -> bool:
         self._records.append(record)
-        self._size += len(record)
-        self._left -= len(record)
+        size = len(record)
+        self._size += size
+        self._left -= size
+        return True
 
     def reply(self, unique: int) -> bytes:
         """The complete reply. Where nothing was added it means the end of the directory."""
