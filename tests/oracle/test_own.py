@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.oracle import ops
-from tests.oracle.actor import Actor, Step
-from tests.oracle.case import Builder, Steps, Suite
+from tests.oracle.case import Builder, Suite
 from tests.oracle.cases_files import unlinked
 from tests.oracle.cases_lookup import LOOKUP
-from tests.oracle.child import in_child
-from tests.support.mounts import Driver, Layers, kill_servers
+from tests.oracle.pair import perform
+from tests.support.mounts import Driver, Layers
 from tests.support.trees import diff, snapshot
 
 LayersFactory = Callable[..., Layers]
@@ -42,19 +41,6 @@ def union(subject: Driver, lower_guard: Callable[[Layers], None]) -> Iterator[Ca
 
 
 Union = Callable[[Layers], Path]
-
-
-def perform(mnt: Path, steps: Steps) -> list[Step]:
-    """Runs steps in a child, in a directory of the mount."""
-
-    def act() -> list[Step]:
-        os.chdir(mnt)
-        os.umask(0o022)
-        actor = Actor()
-        steps(actor)
-        return actor.steps
-
-    return in_child(act, 30, lambda: kill_servers(mnt))
 
 
 def names(tree: Path) -> list[str]:
