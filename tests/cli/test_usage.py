@@ -57,7 +57,7 @@ def test_the_version_is_that_of_the_package_and_names_the_protocol() -> None:
 
 
 def test_the_manual_is_typeset_without_a_warning() -> None:
-    command = ["groff", "-man", "-Tutf8", "-wall", "-ww", "-z", str(MANUAL)]
+    command = ["groff", "-man", "-t", "-Tutf8", "-wall", "-ww", "-z", str(MANUAL)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

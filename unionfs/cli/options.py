@@ -35,7 +35,7 @@ from unionfs.linux.mount import (
     MS_SYNCHRONOUS,
 )
 from unionfs.overlay.config import Fsync, Uuid, Xino
-from unionfs.serve.config import Passthrough
+from unionfs.serve.config import InodePassthrough, LowerIo, Passthrough
 
 _ATIME_KINDS = MS_NOATIME | MS_RELATIME | MS_STRICTATIME
 
@@ -167,8 +167,15 @@ _SESSION = (
         "lower_io",
         Section.SESSION,
         "how files of lower layers that may still be copied up are served",
-        {"auto": None, "cached": None},
-        later=("passthrough",),
+        {"auto": LowerIo.AUTO, "passthrough": LowerIo.PASSTHROUGH, "cached": LowerIo.CACHED},
+        field="lower_io",
+    ),
+    choice(
+        "inode_passthrough",
+        Section.SESSION,
+        "stat and listing at the backing file too (a draft of the kernel's)",
+        {"off": InodePassthrough.OFF, "draft": InodePassthrough.DRAFT},
+        field="inode_passthrough",
     ),
     choice("writeback", Section.SESSION, "as of fuse-overlayfs; writes go through at once", {"0": None, "1": None}, alone="1"),
     seconds("timeout", Section.SESSION, "how long names and attributes are cached", "timeout"),

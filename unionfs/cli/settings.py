@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from unionfs.cli.messages import CommandError
 from unionfs.overlay.config import Fsync, UnionConfig, Uuid, Xino
-from unionfs.serve.config import UNLIMITED_TIMEOUT, Passthrough, SessionConfig
+from unionfs.serve.config import UNLIMITED_TIMEOUT, InodePassthrough, LowerIo, Passthrough, SessionConfig
 
 
 @dataclass(slots=True)
@@ -33,6 +33,8 @@ class Settings:
     noacl: bool = False
     passthrough: Passthrough = Passthrough.AUTO
     max_stack_depth: int | None = None
+    lower_io: LowerIo = LowerIo.AUTO
+    inode_passthrough: InodePassthrough = InodePassthrough.OFF
 
     def check(self) -> None:
         """Raises CommandError where options do not go together."""
@@ -42,6 +44,9 @@ class Settings:
             raise CommandError("upperdir= needs workdir=: name an empty directory on the same filesystem as the upper one")
         if self.passthrough is Passthrough.ON and self.max_stack_depth == 0:
             raise CommandError("passthrough=on and max_stack_depth=0 contradict each other: leave one of them out")
+        if self.inode_passthrough is InodePassthrough.DRAFT and (self.passthrough is Passthrough.OFF or self.max_stack_depth == 0):
+            switched_off = "passthrough=off" if self.passthrough is Passthrough.OFF else "max_stack_depth=0"
+            raise CommandError(f"inode_passthrough=draft and {switched_off} contradict each other: leave one of them out")
 
     def union(self) -> UnionConfig:
         """The union asked for, its paths made absolute by the current directory; a work directory alone is left out."""
@@ -69,6 +74,8 @@ class Settings:
             noacl=self.noacl,
             passthrough=self.passthrough,
             max_stack_depth=self.max_stack_depth,
+            lower_io=self.lower_io,
+            inode_passthrough=self.inode_passthrough,
             debug=debug,
             foreground=foreground,
         )

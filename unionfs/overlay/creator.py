@@ -39,6 +39,10 @@ class Identity:
         if who.umask != self._umask:
             os.umask(who.umask)
             self._umask = who.umask
+        self.assume_ids(who)
+
+    def assume_ids(self, who: Creator) -> None:
+        """The same without the umask."""
         if self.able:
             if who.uid != self._uid:
                 creds.set_fsuid(who.uid)

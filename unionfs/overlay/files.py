@@ -57,3 +57,12 @@ def read_small(node: Node, limit: int) -> bytes | None:
     finally:
         os.close(fd)
     return data if len(data) <= limit else None
+
+
+def read_start(node: Node, size: int) -> bytes:
+    """The first `size` bytes of the file."""
+    fd = open_data(node, False)
+    try:
+        return os.pread(fd, size, 0)
+    finally:
+        os.close(fd)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from unionfs.linux import stat, xattr
 from unionfs.overlay import marks
@@ -18,16 +18,28 @@ _FS_SHIFT: Final = 58
 _INO_MASK: Final = (1 << _FS_SHIFT) - 1
 
 
+class Former:
+    """What is left with a nodeid that a node had before it was split: the kernel's lookups of it, and its attachment."""
+
+    __slots__ = ("attachment", "lookups")
+
+    def __init__(self, lookups: int, attachment: Any) -> None:
+        self.lookups = lookups
+        self.attachment = attachment
+
+
 class Inodes:
     """The node table.  A node stays while the kernel counts lookups of it; nodeids are never used again.
 
+    by_id: the nodes by nodeid, split ones by each of theirs.  formers: what the nodeids have that are not a node's latest.
     hardlinks: nodes of upper files with several names, by the upper inode's number, so that all names are one node.
     """
 
-    __slots__ = ("_next", "_shift", "by_id", "hardlinks", "layers")
+    __slots__ = ("_next", "_shift", "by_id", "formers", "hardlinks", "layers")
 
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         self.by_id: dict[int, Node] = {}
+        self.formers: dict[int, Former] = {}
         self.hardlinks: dict[int, Node] = {}
         self.layers = layers
         self._next = ROOT_ID
@@ -44,16 +56,50 @@ class Inodes:
         self._next += 1
         self.by_id[node.nodeid] = node
 
-    def forget(self, nodeid: int, lookups: int) -> Node | None:
-        """The kernel drops `lookups` of its references; the node, if those were the last and it has left the table."""
+    def split(self, node: Node) -> None:
+        """Give the node a new nodeid, with nothing attached; by the old one the kernel goes on to know it as well.
+
+        So what is open stays with the kernel's old inode while the name leads to a new one; both are this node.
+        """
+        self.formers[node.nodeid] = Former(node.lookups, node.attachment)
+        node.former_ids = (*node.former_ids, node.nodeid)
+        node.lookups = 0
+        node.attachment = None
+        self.enroll(node)
+
+    def attachment(self, node: Node, nodeid: int) -> Any:
+        """What the server keeps with one of the node's nodeids."""
+        return node.attachment if node.nodeid == nodeid else self.formers[nodeid].attachment
+
+    def forget(self, nodeid: int, lookups: int) -> Node | Former | None:
+        """The kernel drops `lookups` of its references.
+
+        If those were the last, what this nodeid stood for: the node, or its former part.  The node leaves the table when
+        the kernel knows none of its nodeids any more.
+        """
         node = self.by_id.get(nodeid)
         if node is None:
             return None
+        if node.nodeid != nodeid:
+            return self._forget_former(node, nodeid, lookups)
         node.lookups -= lookups
         if node.lookups > 0 or nodeid == ROOT_ID:
             return None
-        self._drop(node)
+        if not node.former_ids:
+            self._drop(node)
         return node
+
+    def _forget_former(self, node: Node, nodeid: int, lookups: int) -> Former | None:
+        former = self.formers[nodeid]
+        former.lookups -= lookups
+        if former.lookups > 0:
+            return None
+        del self.formers[nodeid]
+        del self.by_id[nodeid]
+        node.former_ids = tuple([other for other in node.former_ids if other != nodeid])
+        if node.lookups <= 0 and not node.former_ids:
+            self._drop(node)
+        return former
 
     def _drop(self, node: Node) -> None:
         del self.by_id[node.nodeid]

@@ -31,11 +31,12 @@ class Node:
     link_ino: the upper inode's number while the node is in the table of those with several names, else 0.
     protected: statx(2) bits of immutable and append-only kept for it on the upper layer.
     attachment: whatever the server keeps with a node (open files, backing file).
+    former_ids: nodeids it had before it was split (`Inodes.split`), by which the kernel still knows it.
     """
 
     __slots__ = (
-        "aliases", "attachment", "fd", "ino", "kind", "link_ino", "lookups", "name", "nodeid", "parent", "protected", "real_dir",
-        "real_name", "unlinked", "upper",
+        "aliases", "attachment", "fd", "former_ids", "ino", "kind", "link_ino", "lookups", "name", "nodeid", "parent",
+        "protected", "real_dir", "real_name", "unlinked", "upper",
     )  # fmt: skip
 
     def __init__(self, kind: int, ino: int, parent: DirNode | None, name: bytes, real_dir: RealDir | None, upper: bool) -> None:
@@ -54,6 +55,7 @@ class Node:
         self.link_ino = 0
         self.protected = 0
         self.attachment: Any = None
+        self.former_ids: tuple[int, ...] = ()
 
     @property
     def is_dir(self) -> bool:

@@ -15,7 +15,7 @@ from unionfs.overlay import lookup, marks
 from unionfs.overlay.config import Fsync, UnionConfig, Uuid, Xino
 from unionfs.overlay.creator import Identity
 from unionfs.overlay.errors import LayerError
-from unionfs.overlay.inodes import Inodes
+from unionfs.overlay.inodes import Former, Inodes
 from unionfs.overlay.layer import Layer
 from unionfs.overlay.locks import lock_directory
 from unionfs.overlay.node import DirNode, Node
@@ -151,12 +151,13 @@ class Union:
             self._indexed -= self._indexes.pop(oldest)
             oldest.index = None
 
-    def forget(self, nodeid: int, lookups: int) -> Node | None:
+    def forget(self, nodeid: int, lookups: int) -> Node | Former | None:
         """See `Inodes.forget`."""
-        node = self.inodes.forget(nodeid, lookups)
-        if isinstance(node, DirNode):
+        node = self.inodes.by_id.get(nodeid)
+        gone = self.inodes.forget(nodeid, lookups)
+        if gone is not None and isinstance(node, DirNode) and self.inodes.by_id.get(node.nodeid) is None:
             self._indexed -= self._indexes.pop(node, 0)
-        return node
+        return gone
 
     def statfs(self) -> fs.StatFs:
         """statfs(2) of the upper layer's filesystem, or of the topmost lower one's."""

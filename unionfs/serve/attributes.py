@@ -17,11 +17,14 @@ from unionfs.wire.reply import Statx as StatxOut
 
 if TYPE_CHECKING:
     from unionfs.serve.context import Context
+    from unionfs.serve.fileio import FileIo
+    from unionfs.serve.opens import Opens
 
 _GENERATION: Final = 0
 _new: Final = tuple.__new__
 #: The kernel's clock for file times ticks once in so many nanoseconds (or less often).
 _ONE_TICK: Final = (0, 4_000_000)
+_NOT_AT_ALL: Final = (0, 0)
 
 
 class AttrReply(NamedTuple):
@@ -53,18 +56,21 @@ def attr_of(node: Node, found: Stat) -> Attr:
 class Attributes:
     """The attribute operations."""
 
-    __slots__ = ("_context", "_union", "_valid")
+    __slots__ = ("_opens", "_union", "_valid")
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, opens: Opens) -> None:
+        self._opens = opens
         self._union = context.union
         self._valid = context.valid
 
     def valid(self, node: Node) -> tuple[int, int]:
         """For how long the kernel may keep attributes: hardly at all while the file may change behind its back.
 
-        A shared mapping by passthrough changes the times without a word to the kernel's FUSE side; they tick no faster.
+        A shared mapping by passthrough changes the times without a word to the kernel's FUSE side; they tick no faster.  Of
+        the several inodes of a file that was split, each changes behind the back of the others.
         """
+        if node.former_ids:
+            return _NOT_AT_ALL
         io = node.attachment
         return _ONE_TICK if io is not None and io.mappers else self._valid
 
@@ -92,8 +98,10 @@ class Attributes:
         valid = request.valid
         if union.read_only:
             raise OSError(errno.EROFS, "read-only union")
+        io = union.inodes.attachment(node, header.nodeid)
         if valid & abi.FATTR_SIZE:
-            io = node.attachment
+            if node.former_ids and not valid & abi.FATTR_FH:
+                self._truncate_by_path(header, node, io)
             attrs.truncate(union, node, request.size, io.fd if io is not None and io.fd_upper else -1)
         if valid & (abi.FATTR_UID | abi.FATTR_GID):
             uid = request.uid if valid & abi.FATTR_UID else -1
@@ -103,7 +111,7 @@ class Attributes:
             # With a new owner the upper filesystem has dropped them itself.
             attrs.kill_privileges(union, node)
         elif not valid & ~(abi.FATTR_FH | abi.FATTR_LOCKOWNER):
-            self._before_write(header, node)
+            self._before_write(header, node, io)
         if valid & abi.FATTR_MODE:
             attrs.chmod(union, node, request.mode)
         if valid & (abi.FATTR_ATIME | abi.FATTR_MTIME):
@@ -111,7 +119,16 @@ class Attributes:
         return AttrReply(self.valid(node), attr_of(node, attrs.real_stat(node)))
 
 
-    def _before_write(self, header: Header, node: Node) -> None:
+    def _truncate_by_path(self, header: Header, node: Node, io: FileIo | None) -> None:
+        """Truncation of a split file by name is for its latest inode, of which pages may be cached.
+
+        Raises ESTALE once for a caller that came by an older one, and ETXTBSY while a program runs by one.
+        """
+        self._opens.bar_writing(node)
+        if header.nodeid != node.nodeid and io is not None and not io.came_back(header.pid):
+            raise OSError(errno.ESTALE, "another inode stands for the file by now")
+
+    def _before_write(self, header: Header, node: Node, io: FileIo | None) -> None:
         """Nothing to set: a write is about to happen, or else chown(2) with no id (fs/fuse/dir.c, fuse_setattr).
 
         A write by who may keep set-id bits takes the capabilities alone.  chown takes the bits whoever calls, if it is
@@ -119,7 +136,6 @@ class Attributes:
         """
         if not node.is_regular:
             return
-        io = node.attachment
         if io is not None and io.writers:
             if header.uid == 0 and creds.has_capability(creds.CAP_FSETID, header.pid):
                 attrs.drop_capabilities(self._union, node)

@@ -20,6 +20,29 @@ class Passthrough(enum.Enum):
     OFF = "off"
 
 
+class LowerIo(enum.Enum):
+    """How files that may still be copied up are served.
+
+    AUTO: what is executed or mapped by nature is mapped straight from the lower file, all else goes through the page cache.
+    PASSTHROUGH: all of it at the lower file; a descriptor keeps the lower data when the file is copied up.
+    CACHED: all of it through the page cache; no lower file is ever handed to the kernel.
+    """
+
+    AUTO = "auto"
+    PASSTHROUGH = "passthrough"
+    CACHED = "cached"
+
+
+class InodePassthrough(enum.Enum):
+    """Whether operations on inodes (stat, listing) may go straight to the backing file.
+
+    DRAFT asks for the proposed kernel interface and makes its absence an error of the mount, OFF never asks for it.
+    """
+
+    OFF = "off"
+    DRAFT = "draft"
+
+
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
     """One mount and the policy of its session.
@@ -36,6 +59,7 @@ class SessionConfig:
     noacl: POSIX ACLs are neither enforced nor kept by the kernel; their xattrs are refused with EOPNOTSUPP.
     max_stack_depth: of this filesystem, for the kernel's limit of two stacked ones: None finds the smallest that
         gives passthrough, 0 is no passthrough at all, 1 and 2 are taken as given.
+    lower_io: how files of lower layers that may still be copied up are served.
     debug: log every request. foreground: the process was not sent to the background, its standard streams are the
         user's.
     """
@@ -50,5 +74,7 @@ class SessionConfig:
     noacl: bool = False
     passthrough: Passthrough = Passthrough.AUTO
     max_stack_depth: int | None = None
+    lower_io: LowerIo = LowerIo.AUTO
+    inode_passthrough: InodePassthrough = InodePassthrough.OFF
     debug: bool = False
     foreground: bool = False

@@ -6,15 +6,18 @@ OPENDIR (opened without a message), FLUSH, ACCESS (the kernel checks), POLL (alw
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from unionfs.serve.attributes import Attributes, AttrReply, StatxReply
 from unionfs.serve.context import Context
 from unionfs.serve.directories import Directories
-from unionfs.serve.files import CreateReply, Files, OpenReply
+from unionfs.serve.fileio import Descriptors
+from unionfs.serve.files import CreateReply, Files
 from unionfs.serve.ioctls import Ioctls
 from unionfs.serve.names import Names
+from unionfs.serve.opens import OpenReply, Opens
 from unionfs.serve.passthrough import Backings
 from unionfs.serve.splicing import FileRange
 from unionfs.serve.statfs import Statfs
@@ -46,12 +49,13 @@ class Route(NamedTuple):
 class Server:
     """All handlers over one union."""
 
-    __slots__ = ("_valid", "files", "routes")
+    __slots__ = ("_valid", "files", "opens", "routes")
 
     def __init__(self, context: Context, backings: Backings) -> None:
         self._valid = context.valid
-        attributes = Attributes(context)
-        self.files = Files(context, attributes, backings)
+        self.opens = Opens(context, backings, Descriptors(_descriptor_limit()))
+        attributes = Attributes(context, self.opens)
+        self.files = Files(context, attributes, self.opens)
         self.routes = self._table(context, attributes)
 
     def _table(self, context: Context, attributes: Attributes) -> dict[int, Route]:
@@ -105,7 +109,12 @@ class Server:
 
     def trim(self) -> None:
         """Between requests: keep the number of open descriptors bounded."""
-        self.files.descriptors.trim()
+        self.opens.descriptors.trim()
+
+
+def _descriptor_limit() -> int:
+    """How many files the server keeps open for itself: a part of what it may, beside the directories."""
+    return max(64, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4, 1024))
 
 
 def _ignore(header: Header, request: Any) -> None:

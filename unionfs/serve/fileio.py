@@ -3,34 +3,61 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from unionfs.linux import creds
 from unionfs.overlay import files
 from unionfs.overlay.node import Node
 
+#: Callers remembered for each inode; one that is forgotten is told once more.
+_MOST_TOLD: Final = 64
+
 
 class FileIo:
-    """A node's `attachment`.
+    """The attachment of a node, or of one of its former nodeids: one FUSE inode's state.
 
-    cached, passthrough: live opens by I/O mode, of which only one is above zero at any time (kernel rule, fs/fuse/iomode.c).
-    writers: live opens for writing.  mappers: those by passthrough that allow
-    a writable shared mapping.  backing_id: of the registered backing file, 0 for none.
+    cached, backed: live opens by I/O mode (see `policy`).  writers: live opens for writing.
+    mappers: those by passthrough that allow a writable shared mapping.  executing: those by which a program runs.
+    backing_id: of the registered backing file, 0 for none; `backing_upper`: that file is on the upper layer.
+    mappable: what `policy.is_mappable` says of the file, None until it was asked.
     stored: the file's data were pushed into the page cache.  mixed: the page cache may be older than the file.
+    told: the callers that were answered ESTALE and have not come back; None for none.
     fd: the server's own descriptor for what does not pass through; `fd_upper`: it is the upper file's.
     """
 
-    __slots__ = ("backing_id", "cached", "fd", "fd_upper", "mappers", "mixed", "passthrough", "stored", "writers")
+    __slots__ = (
+        "backed", "backing_id", "backing_upper", "cached", "executing", "fd", "fd_upper", "mappable", "mappers",
+        "mixed", "stored", "told", "writers",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.cached = 0
-        self.passthrough = 0
+        self.backed = 0
         self.writers = 0
         self.mappers = 0
+        self.executing = 0
         self.backing_id = 0
+        self.backing_upper = False
+        self.mappable: bool | None = None
         self.stored = False
         self.mixed = False
+        self.told: set[int] | None = None
         self.fd = -1
         self.fd_upper = False
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.backed or self.cached)
+
+    def came_back(self, caller: int) -> bool:
+        """Was the caller answered ESTALE before?  If not, it is noted that it is now."""
+        if self.told is None or len(self.told) > _MOST_TOLD:
+            self.told = set()
+        if caller in self.told:
+            self.told.remove(caller)
+            return True
+        self.told.add(caller)
+        return False
 
     def close(self) -> None:
         """Close the server's own descriptor."""

@@ -16,13 +16,14 @@ from unionfs.overlay import attrs, create, files
 from unionfs.overlay.config import Fsync as FsyncMode
 from unionfs.overlay.copyup import INLINE_LIMIT
 from unionfs.overlay.creator import Creator
+from unionfs.overlay.inodes import Former
 from unionfs.overlay.node import DirNode, Node
-from unionfs.serve import splicing
+from unionfs.serve import policy, splicing
 from unionfs.serve.attributes import Attributes
-from unionfs.serve.fileio import Descriptors, FileIo
-from unionfs.serve.passthrough import Backings
+from unionfs.serve.fileio import FileIo
+from unionfs.serve.opens import OpenReply, Opens
 from unionfs.serve.splicing import FileRange
-from unionfs.wire import abi, notify
+from unionfs.wire import abi
 from unionfs.wire.kinds import (
     CopyFileRange,
     Create,
@@ -42,25 +43,9 @@ from unionfs.wire.reply import Entry
 if TYPE_CHECKING:
     from unionfs.serve.context import Context
 
-#: Bits of the file handle, all that RELEASE has to know of an open.
-_CACHED: Final = 1
-_PASSTHROUGH: Final = 2
-_WRITER: Final = 4
-_MAPPER: Final = 8
-#: A file of at most this many bytes is pushed into the page cache with its first open.
-_PUSH_LIMIT: Final = 64 * 1024
 #: Smaller reads are cheaper copied twice than spliced.
 _SPLICE_MIN: Final = 64 * 1024
-_OPEN_FLAGS: Final = abi.FOPEN_NOFLUSH
 _RWF_NOWAIT: Final = os.RWF_NOWAIT
-
-
-class OpenReply(NamedTuple):
-    """File handle, FOPEN_ flags and backing id of an open."""
-
-    fh: int
-    flags: int
-    backing_id: int
 
 
 class CreateReply(NamedTuple):
@@ -73,14 +58,13 @@ class CreateReply(NamedTuple):
 class Files:
     """The operations on regular files.  Handlers return a plain value, or a coroutine where they may take long."""
 
-    __slots__ = ("_attributes", "_context", "_union", "backings", "descriptors", "read_buffer")
+    __slots__ = ("_attributes", "_descriptors", "_union", "opens", "read_buffer")
 
-    def __init__(self, context: Context, attributes: Attributes, backings: Backings) -> None:
-        self._context = context
+    def __init__(self, context: Context, attributes: Attributes, opens: Opens) -> None:
         self._union = context.union
         self._attributes = attributes
-        self.backings = backings
-        self.descriptors = Descriptors(1024)
+        self._descriptors = opens.descriptors
+        self.opens = opens
         self.read_buffer = memoryview(bytearray(context.max_write))
 
     def _file(self, nodeid: int) -> Node:
@@ -90,52 +74,11 @@ class Files:
         return node
 
     def open(self, header: Header, request: Open) -> OpenReply:
-        node = self._file(header.nodeid)
-        files.prepare_open(self._union, node, request.flags, bool(request.open_flags & abi.OPEN_KILL_SUIDGID))
-        return self._opened(node, request.flags)
-
-    def _opened(self, node: Node, flags: int, fd: int = -1) -> OpenReply:
-        """Choose the I/O mode of one more open; `fd` is a descriptor of the file, if there is one already."""
-        io: FileIo | None = node.attachment
-        if io is None:
-            io = node.attachment = FileIo()
-        writing = flags & os.O_ACCMODE != os.O_RDONLY
-        if not io.cached and files.is_settled(self._union, node) and (io.backing_id or self.backings.attach(node, io, fd)):
-            return self._open_passthrough(node, io, flags, writing, fd)
-        keep = 0 if io.mixed else abi.FOPEN_KEEP_CACHE
-        io.mixed = False
-        if not io.cached and not io.stored and not writing and keep:
-            self._push(node, io)
-        io.cached += 1
-        if not writing:
-            return OpenReply(_CACHED, keep | _OPEN_FLAGS, 0)
-        io.writers += 1
-        return OpenReply(_CACHED | _WRITER, keep | _OPEN_FLAGS, 0)
-
-    def _open_passthrough(self, node: Node, io: FileIo, flags: int, writing: bool, fd: int) -> OpenReply:
-        if not io.passthrough:
-            self.backings.busy(io)
-        io.passthrough += 1
-        io.mixed = True
-        fh = _PASSTHROUGH
-        if writing:
-            fh |= _WRITER
-            io.writers += 1
-        if flags & os.O_ACCMODE == os.O_RDWR:
-            fh |= _MAPPER
-            io.mappers += 1
-            if io.mappers == 1 and fd < 0:
-                # A shared mapping changes the file unseen: what the kernel knows of its times must not last.
-                self._context.notify([notify.inval_inode(node.nodeid, -1, 0)])
-        return OpenReply(fh, abi.FOPEN_PASSTHROUGH | _OPEN_FLAGS, io.backing_id)
-
-    def _push(self, node: Node, io: FileIo) -> None:
-        """Put a small file's data into the kernel's page cache, so that reading it makes no request."""
-        io.stored = True
-        if attrs.real_stat(node).size <= _PUSH_LIMIT:
-            data = files.read_small(node, _PUSH_LIMIT)
-            if data:
-                self._context.notify([notify.store_header(node.nodeid, 0, len(data)), data])
+        node, flags = self._file(header.nodeid), request.flags
+        if node.former_ids and policy.is_writing(flags):
+            self.opens.bar_writing(node)
+        files.prepare_open(self._union, node, flags, bool(request.open_flags & abi.OPEN_KILL_SUIDGID))
+        return self.opens.open(node, header.nodeid, flags, header.pid)
 
     def create(self, header: Header, request: Create) -> CreateReply:
         parent = self._union.node(header.nodeid)
@@ -155,45 +98,27 @@ class Files:
 
     def _new_file(self, node: Node, found: Stat, fd: int, flags: int) -> CreateReply:
         node.attachment = io = FileIo()
-        self.descriptors.keep(io, fd, True)
-        opened = self._opened(node, flags & ~os.O_TRUNC, fd)
+        self._descriptors.keep(io, fd, True)
+        opened = self.opens.open(node, node.nodeid, flags, 0, fd)
         return CreateReply(self._attributes.entry(node, found), opened)
 
     def release(self, header: Header, request: Release) -> None:
         node = self._union.inodes.by_id.get(header.nodeid)
-        io = node.attachment if node is not None else None
-        if node is None or io is None:
-            return
-        if request.fh & _WRITER:
-            io.writers -= 1
-        if request.fh & _MAPPER:
-            io.mappers -= 1
-        if request.fh & _PASSTHROUGH:
-            io.passthrough -= 1
-            if not io.passthrough:
-                self.backings.idle(io)
-        elif request.fh & _CACHED:
-            io.cached -= 1
-        if not io.cached and not io.passthrough and (node.unlinked or io.fd >= 0):
-            self.name_lost(node)
+        if node is not None and request.fh:
+            self.opens.release(node, header.nodeid, request.fh)
 
     def name_lost(self, node: Node) -> None:
-        """Nothing keeps a closed file registered or open once its names are gone."""
-        io = node.attachment
-        if not io.cached and not io.passthrough:
-            self.descriptors.drop(io)
-            if node.unlinked:
-                self.backings.release(io)
+        """The last name of a file is gone."""
+        self.opens.settle(node, node.attachment)
 
-    def release_node(self, node: Node) -> None:
-        """The kernel forgot the node."""
-        self.descriptors.drop(node.attachment)
-        self.backings.release(node.attachment)
-        node.attachment = None
+    def forgotten(self, gone: Node | Former) -> None:
+        """The kernel forgot an inode."""
+        self.opens.forgotten(gone.attachment)
+        gone.attachment = None
 
     def read(self, header: Header, request: Read) -> memoryview | FileRange | Awaitable[bytes]:
         """What the page cache of the backing file holds is answered at once, the rest from a worker thread."""
-        fd = self.descriptors.get(self._file(header.nodeid))
+        fd = self._descriptors.get(self._file(header.nodeid))
         size, offset = request.size, request.offset
         if size >= _SPLICE_MIN:
             length = min(size, os.fstat(fd).st_size - offset)
@@ -225,7 +150,7 @@ class Files:
 
     async def _read_slowly(self, nodeid: int, size: int, offset: int) -> bytes:
         node = self._file(nodeid)
-        fd = os.dup(self.descriptors.get(node))
+        fd = os.dup(self._descriptors.get(node))
         try:
             return await trio.to_thread.run_sync(os.pread, fd, size, offset)
         finally:
@@ -238,7 +163,7 @@ class Files:
         if request.write_flags & abi.WRITE_KILL_SUIDGID:
             attrs.kill_privileges(self._union, node)
             self._union.changed.append(node)
-        return os.pwrite(self.descriptors.get(node), request.data, request.offset)
+        return os.pwrite(self._descriptors.get(node), request.data, request.offset)
 
     def fsync(self, header: Header, request: Fsync) -> Awaitable[None] | None:
         node = self._union.node(header.nodeid)
@@ -250,7 +175,7 @@ class Files:
         if isinstance(node, DirNode):
             fd = os.open(b"/proc/self/fd/%d" % node.at()[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         elif node.is_regular:
-            fd = os.dup(self.descriptors.get(node))
+            fd = os.dup(self._descriptors.get(node))
         else:
             return
         try:
@@ -265,10 +190,10 @@ class Files:
         node = self._file(header.nodeid)
         if not node.upper:
             raise OSError(errno.EBADF, "not open for writing")
-        fs.fallocate(self.descriptors.get(node), request.mode, request.offset, request.length)
+        fs.fallocate(self._descriptors.get(node), request.mode, request.offset, request.length)
 
     def lseek(self, header: Header, request: Lseek) -> int:
-        return os.lseek(self.descriptors.get(self._file(header.nodeid)), request.offset, request.whence)
+        return os.lseek(self._descriptors.get(self._file(header.nodeid)), request.offset, request.whence)
 
     def copy_file_range(self, header: Header, request: CopyFileRange) -> int | Awaitable[int]:
         source, target = self._file(header.nodeid), self._file(request.nodeid_out)
@@ -276,7 +201,7 @@ class Files:
             raise OSError(errno.EINVAL, "unknown flags")
         if not target.upper:
             raise OSError(errno.EBADF, "not open for writing")
-        from_fd, to_fd = self.descriptors.get(source), self.descriptors.get(target)
+        from_fd, to_fd = self._descriptors.get(source), self._descriptors.get(target)
         length = min(request.length, 1 << 30)
         if min(length, os.fstat(from_fd).st_size - request.off_in) <= INLINE_LIMIT:
             return os.copy_file_range(from_fd, to_fd, length, request.off_in, request.off_out)

@@ -59,9 +59,9 @@ class Names:
             self._drop(nodeid, lookups)
 
     def _drop(self, nodeid: int, lookups: int) -> None:
-        node = self._union.forget(nodeid, lookups)
-        if node is not None and node.attachment is not None:
-            self._files.release_node(node)
+        gone = self._union.forget(nodeid, lookups)
+        if gone is not None and gone.attachment is not None:
+            self._files.forgotten(gone)
 
     def readlink(self, header: Header, request: Readlink) -> bytes:
         return attrs.read_link(self._union.node(header.nodeid))

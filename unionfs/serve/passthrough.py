@@ -13,6 +13,7 @@ from typing import Final
 
 from unionfs.linux import creds, fuse
 from unionfs.overlay import files
+from unionfs.overlay.creator import SERVER, Identity
 from unionfs.overlay.layer import Layer
 from unionfs.overlay.node import Node
 from unionfs.overlay.union import Union
@@ -48,14 +49,21 @@ def obstacle(union: Union, config: SessionConfig) -> str | None:
 
 
 class Backings:
-    """The registered backing files.  reason: why there is no passthrough at all, empty when there is."""
+    """The registered backing files.
 
-    __slots__ = ("_device", "_idle", "_refused", "reason")
+    reason: why there is no passthrough at all, empty when there is.  refused: why there is none for files of a layer.
+    registered: how many files the kernel holds for us.  fallbacks: how often it would not take one.
+    """
 
-    def __init__(self, device: int) -> None:
+    __slots__ = ("_device", "_identity", "_idle", "fallbacks", "reason", "refused", "registered")
+
+    def __init__(self, device: int, identity: Identity) -> None:
         self._device = device
+        self._identity = identity
+        self.registered = 0
+        self.fallbacks = 0
         self._idle: dict[FileIo, None] = {}
-        self._refused: set[Layer] = set()
+        self.refused: dict[Layer, str] = {}
         self.reason = "not negotiated"
 
     def probe(self, union: Union) -> None:
@@ -72,13 +80,25 @@ class Backings:
             if name:
                 union.staging_area().discard(name)
 
+    def offers(self, node: Node) -> bool:
+        """May the node's real file be registered, as far as is known?"""
+        return not self.reason and (node.real_dir is None or node.real_dir.layer not in self.refused)
+
     def attach(self, node: Node, io: FileIo, fd: int = -1) -> bool:
-        """Register the node's real file, by `fd` if the caller has one open; False when it can't be had."""
-        layer = node.real_dir.layer if node.real_dir is not None else None
-        if self.reason or layer in self._refused:
+        """See that the node's real file is registered, by `fd` if the caller has one open; False when it can't be had.
+
+        The kernel does the I/O with the credentials of the moment (fs/fuse/backing.c), so they are always the server's own.
+        """
+        if io.backing_id:
+            if io.backing_upper == node.upper:
+                return True
+            self.release(io)
+        if not self.offers(node):
             return False
+        layer = node.real_dir.layer if node.real_dir is not None else None
         own = fd if fd >= 0 else files.open_path(node)
         try:
+            self._identity.assume_ids(SERVER)
             io.backing_id = fuse.backing_open(self._device, own)
         except OSError as error:
             self._refuse(layer, error)
@@ -86,17 +106,20 @@ class Backings:
         finally:
             if own != fd:
                 os.close(own)
+        io.backing_upper = node.upper
+        self.registered += 1
         return True
 
     def _refuse(self, layer: Layer | None, error: OSError) -> None:
+        self.fallbacks += 1
         if error.errno in _TRANSIENT:
             return
         if error.errno == errno.EPERM or layer is None:
             self.reason = _explain(error)
             _log.warning("passthrough is off: %s", self.reason)
             return
-        self._refused.add(layer)
-        _log.warning("no passthrough for files of layer %s: %s", os.fsdecode(layer.path), _explain(error))
+        self.refused[layer] = _explain(error)
+        _log.warning("no passthrough for files of layer %s: %s", os.fsdecode(layer.path), self.refused[layer])
 
     def idle(self, io: FileIo) -> None:
         """Nobody has the file open any more: keep it registered for the next open, the oldest goes."""
@@ -113,6 +136,7 @@ class Backings:
         self._idle.pop(io, None)
         backing_id, io.backing_id = io.backing_id, 0
         if backing_id:
+            self.registered -= 1
             try:
                 fuse.backing_close(self._device, backing_id)
             except OSError as error:

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from unionfs.overlay.union import Union
-from unionfs.serve import passthrough
+from unionfs.serve import passthrough, status
 from unionfs.serve.config import UNLIMITED_TIMEOUT, Passthrough, SessionConfig
 from unionfs.serve.context import Context
 from unionfs.serve.dispatch import Server
@@ -73,8 +73,10 @@ class _Mount:
         self._obstacle = obstacle
         self._ready = ready
         self.failure: MountError | None = None
+        self._server: Server | None = None
+        self._stack_depth = 0
         self._session = Session(mounted.device, union, _MAX_WRITE, config.debug)
-        self._backings = Backings(mounted.device)
+        self._backings = Backings(mounted.device, union.identity)
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -82,7 +84,9 @@ class _Mount:
             try:
                 if await self._agree():
                     self._ready(self._status())
+                    self._log_status()
                     await self._session.run()
+                    self._log_status()
             except MountError as error:
                 self.failure = error
             nursery.cancel_scope.cancel()
@@ -129,7 +133,9 @@ class _Mount:
         seconds = min(config.timeout, UNLIMITED_TIMEOUT)
         valid = (int(seconds), int(seconds % 1 * 1e9))
         context = Context(self._union, config, valid, session.device, session.notify, caps.flags, caps.max_write)
-        session.use(Server(context, self._backings), decoders(bool(caps.flags & abi.SETXATTR_EXT)))
+        self._server = Server(context, self._backings)
+        self._stack_depth = caps.max_stack_depth
+        session.use(self._server, decoders(bool(caps.flags & abi.SETXATTR_EXT)))
 
     def _wanted(self) -> Wanted:
         flags = _FLAGS
@@ -155,6 +161,15 @@ class _Mount:
 
     def _status(self) -> str:
         return f"passthrough: off ({self._backings.reason})" if self._backings.reason else "passthrough: on"
+
+    def _log_status(self) -> None:
+        """With `-d`: the state of passthrough, when the mount begins and when it ends."""
+        if self._config.debug and self._server is not None:
+            found = status.collect(
+                self._union, self._backings, self._server.opens, self._stack_depth, self._config.lower_io
+            )
+            for line in found.lines():
+                _log.debug("%s", line)
 
     async def _watch_signals(self, life: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
         """Unmount on the first signal, at once if nobody is inside; end at the second, or when the grace is over."""

@@ -1,0 +1,193 @@
+"""Which I/O mode has each open of a regular file, and what is counted of it until its release?"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from unionfs.overlay import attrs, files
+from unionfs.overlay.node import Node
+from unionfs.serve import policy
+from unionfs.serve.config import LowerIo
+from unionfs.serve.fileio import Descriptors, FileIo
+from unionfs.serve.passthrough import Backings
+from unionfs.serve.policy import FLAGS, Mode
+from unionfs.wire import abi, notify
+
+if TYPE_CHECKING:
+    from unionfs.serve.context import Context
+
+#: Bits of the file handle, all that RELEASE has to know of an open.
+_CACHED: Final = 1
+_BACKED: Final = 2
+_WRITER: Final = 4
+_MAPPER: Final = 8
+_EXECUTING: Final = 16
+_BACKED_MODES: Final = frozenset((Mode.PASSTHROUGH, Mode.MAPPED))
+#: A file of at most this many bytes is pushed into the page cache with its first open.
+_PUSH_LIMIT: Final = 64 * 1024
+
+
+class OpenReply(NamedTuple):
+    """File handle, FOPEN_ flags and backing id of an open."""
+
+    fh: int
+    flags: int
+    backing_id: int
+
+
+class Opens:
+    """The live opens of all FUSE inodes.
+
+    descriptors: the server's own.  splits: how often a file got a new inode.
+    """
+
+    __slots__ = ("_backings", "_context", "_lower_io", "_union", "descriptors", "splits")
+
+    def __init__(self, context: Context, backings: Backings, descriptors: Descriptors) -> None:
+        self._context = context
+        self._union = context.union
+        self._backings = backings
+        self._lower_io = context.config.lower_io
+        self.descriptors = descriptors
+        self.splits = 0
+
+    def io(self, node: Node, nodeid: int) -> FileIo:
+        """The state of the FUSE inode `nodeid` of a node."""
+        io: FileIo | None = self._union.inodes.attachment(node, nodeid)
+        if io is None:
+            io = node.attachment = FileIo()
+        return io
+
+    def bar_writing(self, node: Node) -> None:
+        """Raises ETXTBSY while a program runs that was started before the file got its present inode.
+
+        For a program on the inode itself the kernel sees to that.
+        """
+        for nodeid in node.former_ids:
+            if self.io(node, nodeid).executing:
+                raise OSError(errno.ETXTBSY, "the program is running")
+
+    def open(self, node: Node, nodeid: int, flags: int, caller: int, fd: int = -1) -> OpenReply:
+        """Count one more open of the file, which is ready for it; `fd` is a descriptor of the file, if there is one already.
+
+        Raises ESTALE when another inode stands for the file by now, ETXTBSY when this one can't be opened in that way.
+        """
+        io = self.io(node, nodeid)
+        mode = self._mode(node, nodeid, io, flags, caller, fd)
+        if mode is Mode.PASSTHROUGH or mode is Mode.MAPPED:
+            return self._open_backed(node, io, flags, mode, fd)
+        if mode is Mode.CACHED:
+            return self._open_cached(node, io, flags)
+        if mode is Mode.BUSY:
+            raise OSError(errno.ETXTBSY, "in use with the lower file")
+        if mode is Mode.SPLIT:
+            self._union.inodes.split(node)
+            self.splits += 1
+            # From now on what the old inode knows of its attributes may be out of date at any time.
+            self._context.notify([notify.inval_inode(nodeid, -1, 0)])
+            io.came_back(caller)
+        raise OSError(errno.ESTALE, "another inode stands for the file by now")
+
+    def _mode(self, node: Node, nodeid: int, io: FileIo, flags: int, caller: int, fd: int) -> Mode:
+        settled = files.is_settled(self._union, node)
+        former = nodeid != node.nodeid
+        asked_before = former and io.came_back(caller)
+        backable = self._backings.offers(node)
+        if not settled and io.mappable is None and self._lower_io is LowerIo.AUTO:
+            self._learn(node, io, backable)
+        while True:
+            mode = policy.decide(
+                io.cached, io.backed, io.backing_upper == node.upper, flags, settled=settled, mappable=bool(io.mappable),
+                backable=backable, lower_io=self._lower_io, former=former, asked_before=asked_before,
+            )  # fmt: skip
+            if mode not in _BACKED_MODES or io.backed or self._backings.attach(node, io, fd):
+                return mode
+            backable = False
+
+    def _learn(self, node: Node, io: FileIo, backable: bool) -> None:
+        """Find out if the file is mapped by nature, which is asked once."""
+        found = attrs.real_stat(node)
+        io.mappable = (
+            backable and found.size > 0 and policy.is_mappable(node.name, found.mode, b"")
+            and policy.is_mappable(node.name, found.mode, files.read_start(node, 2))
+        )  # fmt: skip
+
+    def _count(self, io: FileIo, flags: int) -> int:
+        """Count what every open has; the bits of the handle that undo it."""
+        bits = 0
+        if policy.is_writing(flags):
+            io.writers += 1
+            bits = _WRITER
+        if flags & policy.FMODE_EXEC:
+            io.executing += 1
+            bits |= _EXECUTING
+        return bits
+
+    def _open_cached(self, node: Node, io: FileIo, flags: int) -> OpenReply:
+        keep = 0 if io.mixed else abi.FOPEN_KEEP_CACHE
+        io.mixed = False
+        if not io.cached and not io.stored and keep and not policy.is_writing(flags):
+            self._push(node, io)
+        io.cached += 1
+        return OpenReply(_CACHED | self._count(io, flags), keep | FLAGS[Mode.CACHED], 0)
+
+    def _open_backed(self, node: Node, io: FileIo, flags: int, mode: Mode, fd: int) -> OpenReply:
+        if not io.backed:
+            self._backings.busy(io)
+        io.backed += 1
+        io.mixed = True
+        fh = _BACKED | self._count(io, flags)
+        if flags & os.O_ACCMODE == os.O_RDWR:
+            fh |= _MAPPER
+            io.mappers += 1
+            if io.mappers == 1 and fd < 0:
+                # A shared mapping changes the file unseen: what the kernel knows of its times must not last.
+                self._context.notify([notify.inval_inode(node.nodeid, -1, 0)])
+        return OpenReply(fh, FLAGS[mode], io.backing_id)
+
+    def _push(self, node: Node, io: FileIo) -> None:
+        """Put a small file's data into the kernel's page cache, so that reading it makes no request."""
+        io.stored = True
+        if attrs.real_stat(node).size <= _PUSH_LIMIT:
+            data = files.read_small(node, _PUSH_LIMIT)
+            if data:
+                self._context.notify([notify.store_header(node.nodeid, 0, len(data)), data])
+
+    def release(self, node: Node, nodeid: int, fh: int) -> None:
+        """Undo what `open` counted."""
+        io = self.io(node, nodeid)
+        if fh & _WRITER:
+            io.writers -= 1
+        if fh & _EXECUTING:
+            io.executing -= 1
+        if fh & _MAPPER:
+            io.mappers -= 1
+        if fh & _BACKED:
+            io.backed -= 1
+            if not io.backed:
+                self._last_backed(node, nodeid, io)
+        elif fh & _CACHED:
+            io.cached -= 1
+        if not io.is_open and (node.unlinked or io.fd >= 0):
+            self.settle(node, io)
+
+    def _last_backed(self, node: Node, nodeid: int, io: FileIo) -> None:
+        """Keep the file registered for the next open, unless that one will need another."""
+        if nodeid == node.nodeid and io.backing_upper == node.upper:
+            self._backings.idle(io)
+        else:
+            self._backings.release(io)
+
+    def settle(self, node: Node, io: FileIo) -> None:
+        """Nothing keeps a closed file registered or open once its names are gone."""
+        if not io.is_open:
+            self.descriptors.drop(io)
+            if node.unlinked:
+                self._backings.release(io)
+
+    def forgotten(self, io: FileIo) -> None:
+        """The kernel forgot the inode."""
+        self.descriptors.drop(io)
+        self._backings.release(io)
