@@ -132,7 +132,9 @@ def test_what_holds_for_every_case() -> None:
         if mode in (Mode.STALE, Mode.BUSY):
             assert case.former, case
         if mode is Mode.SPLIT:
-            assert case.backed and not case.current and not case.former, case
+            assert case.backed, case
+            assert not case.current, case
+            assert not case.former, case
         if case.asked_before or not case.former:
             assert mode is not Mode.STALE, f"would ask for ever: {case}"
 

@@ -85,9 +85,9 @@ def utimens(dir_fd: int, name: bytes, atime: tuple[int, int], mtime: tuple[int, 
 
 def link(old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
     """linkat(2); with an empty old name the object of `old_fd` (an O_TMPFILE file, an O_PATH descriptor) gets a name."""
-    if old:
-        failure = _linkat(old_fd, old, new_fd, new, 0)
-    else:
+    failure = _linkat(old_fd, old, new_fd, new, 0 if old else AT_EMPTY_PATH)
+    if failure and not old and ctypes.get_errno() == errno.ENOENT:
+        # Without CAP_DAC_READ_SEARCH only the way through /proc is open (open(2), O_TMPFILE).
         failure = _linkat(AT_FDCWD, b"/proc/self/fd/%d" % old_fd, new_fd, new, AT_SYMLINK_FOLLOW)
     if failure:
         raise libc.failed()

@@ -17,6 +17,10 @@ _HEAD: Final = struct.Struct("=Ii")
 _FS_IOC_GETFSUUID: Final = 0x80111500
 #: _IOR(0x94, 31, struct btrfs_ioctl_fs_info_args), 1024 bytes: u64 max_id, u64 num_devices, u8 fsid[16], ... (linux/btrfs.h).
 _BTRFS_IOC_FS_INFO: Final = 0x8400941F
+_NO_HANDLE: Final = _HEAD.pack(MAX_HANDLE_SZ, 0)
+_name_to_handle_at: Final = libc.function(
+    "name_to_handle_at", ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
+)
 _UNSUPPORTED: Final = frozenset((errno.EOPNOTSUPP, errno.EOVERFLOW, errno.ENOSYS, errno.EPERM))
 
 
@@ -29,18 +33,14 @@ class Handle(NamedTuple):
 
 def encode(dir_fd: int, name: bytes) -> Handle | None:
     """name_to_handle_at(2); None where the filesystem has no handles."""
-    buffer = bytearray(_HEAD.size + MAX_HANDLE_SZ)
-    _HEAD.pack_into(buffer, 0, MAX_HANDLE_SZ, 0)
-    raw = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    buffer = ctypes.create_string_buffer(_NO_HANDLE, _HEAD.size + MAX_HANDLE_SZ)
     mount_id = ctypes.c_int()
-    try:
-        libc.syscall("name_to_handle_at", dir_fd, name, raw, ctypes.byref(mount_id), AT_EMPTY_PATH)
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
+    if _name_to_handle_at(dir_fd, name, buffer, ctypes.byref(mount_id), AT_EMPTY_PATH):
+        if ctypes.get_errno() in _UNSUPPORTED:
             return None
-        raise
+        raise libc.failed()
     size, kind = _HEAD.unpack_from(buffer)
-    return Handle(kind, bytes(buffer[_HEAD.size : _HEAD.size + size]))
+    return Handle(kind, buffer.raw[_HEAD.size : _HEAD.size + size])
 
 
 def open_handle(mount_fd: int, handle: Handle, flags: int) -> int:

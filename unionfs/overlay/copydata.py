@@ -33,7 +33,7 @@ def copy_data(source: int, target: int, size: int, cancelled: Cancelled) -> None
         return
     if size >= _REFLINK_MIN and _reflinked(source, target, size):
         return
-    position = 0
+    position = written = 0
     while position < size:
         try:
             start = os.lseek(source, position, os.SEEK_DATA)
@@ -44,9 +44,9 @@ def copy_data(source: int, target: int, size: int, cancelled: Cancelled) -> None
         end = min(os.lseek(source, start, os.SEEK_HOLE), size)
         if start >= size or end <= start:
             break
-        _copy_range(source, target, start, end, cancelled)
+        written = _copy_range(source, target, start, end, cancelled)
         position = end
-    if os.fstat(target).st_size != size:
+    if written != size:
         os.ftruncate(target, size)
 
 
@@ -69,7 +69,8 @@ def _reflinked(source: int, target: int, size: int) -> bool:
     return True
 
 
-def _copy_range(source: int, target: int, start: int, end: int, cancelled: Cancelled) -> None:
+def _copy_range(source: int, target: int, start: int, end: int, cancelled: Cancelled) -> int:
+    """Copy the bytes from `start` to `end`; where the copy ends, which is earlier if the source does."""
     position = start
     in_kernel = True
     while position < end:
@@ -88,5 +89,6 @@ def _copy_range(source: int, target: int, start: int, end: int, cancelled: Cance
             os.lseek(target, position, os.SEEK_SET)
             done = os.sendfile(target, source, position, count)
         if done == 0:
-            return
+            break
         position += done
+    return position

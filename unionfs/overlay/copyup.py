@@ -126,8 +126,8 @@ class CopyUp:
                 fs.start_write_out(self._target)
         here = (self._target, b"") if self._target >= 0 else (self._union.staging_area().work, self._name)
         self._copy_owner_and_mode(here, found)
-        source = (self._source, b"") if self._source >= 0 else self._node.at()
-        copy_xattrs(self._union, source, here)
+        source = (self._source, None) if self._source >= 0 else self._node.at()
+        copy_xattrs(self._union, source, (self._target, None) if self._target >= 0 else here)
         self._copy_flags(here)
         at.utimens(*here, (found.atime, found.atime_nsec), (found.mtime, found.mtime_nsec))
         self._write_origin(here)
@@ -164,8 +164,9 @@ class CopyUp:
         # By the open file where there is one: this may run in a thread, and `at` belongs to the event loop.
         source = (self._source, b"") if self._source >= 0 else node.at()
         found = handle.encode(*source) if layer.handles else None
+        fd, name = (self._target, None) if self._target >= 0 else here
         try:
-            xattr.write(*here, self._union.prefix + "origin", marks.encode_origin(layer.uuid, found))
+            xattr.write(fd, name, self._union.prefix + "origin", marks.encode_origin(layer.uuid, found))
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP and error.errno != errno.EPERM:
                 raise
@@ -252,7 +253,7 @@ class CopyUp:
             self._name = b""
 
 
-def copy_xattrs(union: Union, source: tuple[int, bytes], target: tuple[int, bytes]) -> None:
+def copy_xattrs(union: Union, source: tuple[int, bytes | None], target: tuple[int, bytes | None]) -> None:
     """All xattrs but the private ones.
 
     ACLs and `security.*` have to succeed; of the others those the upper filesystem does not know are left behind

@@ -33,6 +33,8 @@ _LISTING_SECONDS: Final = 600.0
 _BYTES_A_PROBE: Final = 256
 
 _S_IFDIR: Final = modes.S_IFDIR
+_S_IFREG: Final = modes.S_IFREG
+_TELLING: Final = frozenset((_S_IFDIR, _S_IFREG, modes.S_IFLNK))
 _new: Final = tuple.__new__
 
 
@@ -132,28 +134,32 @@ def _scan(union: Union, index: MergedIndex, real: RealDir, closed: set[bytes]) -
     names = index.names
     markers: list[bytes] = []
     layer = real.layer
+    is_upper, number, marker = layer.is_upper, union.inodes.number, marks.MARKER
+    # Whether an object is a whiteout its type alone tells, but for regular files where xattrs may make them so.
+    telling = _TELLING - {modes.S_IFREG} if real.marks().xwhiteouts else _TELLING
+    only_here = (real,)
     with os.scandir(b"/proc/self/fd/%d" % real.fd()) as entries:
         for entry in entries:
             name: bytes = entry.name
-            if name.startswith(marks.MARKER):
-                markers.append(name[len(marks.MARKER) :])
+            if name.startswith(marker):
+                markers.append(name[len(marker) :])
                 continue
             if name in closed:
                 continue
             kind = _kind(entry)
-            if kind != _S_IFDIR and kind != modes.S_IFLNK:
-                hidden, kind = _examine(real, name, kind)
+            if kind not in telling:
+                hidden, kind = _examine(real, name)
                 if hidden:
                     closed.add(name)
                     continue
             old = names.get(name)
             if old is None:
                 # An upper object's number is its origin's, if it has one: left open here.
-                index.add_scanned(name, kind, 0 if layer.is_upper else union.inodes.number(layer, entry.inode()), (real,))
+                index.add_scanned(name, kind, 0 if is_upper else number(layer, entry.inode()), only_here)
                 if kind != _S_IFDIR:
                     closed.add(name)
             elif kind == _S_IFDIR:
-                ino = old.ino or union.inodes.number(layer, entry.inode())
+                ino = old.ino or number(layer, entry.inode())
                 names[name] = IndexEntry(old.cookie, kind, ino, (*old.reals, real))
             else:
                 closed.add(name)
@@ -162,20 +168,16 @@ def _scan(union: Union, index: MergedIndex, real: RealDir, closed: set[bytes]) -
 
 def _kind(entry: os.DirEntry[bytes]) -> int:
     """S_IFMT bits as far as the directory entry itself says them; 0 for devices, FIFOs, sockets and the unknown."""
+    if entry.is_file(follow_symlinks=False):
+        return _S_IFREG
     if entry.is_dir(follow_symlinks=False):
         return _S_IFDIR
-    if entry.is_file(follow_symlinks=False):
-        return modes.S_IFREG
-    if entry.is_symlink():
-        return modes.S_IFLNK
-    return 0
+    return modes.S_IFLNK if entry.is_symlink() else 0
 
 
-def _examine(real: RealDir, name: bytes, kind: int) -> tuple[bool, int]:
+def _examine(real: RealDir, name: bytes) -> tuple[bool, int]:
     """(is it a whiteout, its S_IFMT bits) for an entry whose type alone does not tell."""
-    if kind == modes.S_IFREG and not real.marks().xwhiteouts:
-        return False, kind
     found = stat.find(real.fd(), name)
     if found is None:
-        return True, kind
+        return True, 0
     return real.is_whiteout(name, found), found.mode & 0o170000

@@ -53,7 +53,7 @@ class Staging:
         self._union.identity.assume(SERVER)
         if self._tmpfiles:
             try:
-                return os.open(b"/proc/self/fd/%d" % self.work, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode), b""
+                return os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode, dir_fd=self.work), b""
             except OSError as error:
                 if error.errno not in _NO_TMPFILE:
                     raise
@@ -85,7 +85,11 @@ class Staging:
         upper = parent.upper_dir
         if self.files:
             self._mark(upper, name)
-            self.take_away(upper, name, is_dir)
+            try:
+                self.take_away(upper, name, is_dir)
+            except OSError:
+                self.unmark(upper, name)
+                raise
             return
         staged = self._staged_whiteout()
         try:
@@ -106,9 +110,20 @@ class Staging:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            gone = self.temporary()
+            self._take_apart(parent, name)
+
+    def _take_apart(self, parent: RealDir, name: bytes) -> None:
+        """Remove a directory that holds nothing but whiteouts, in one step where that can be had."""
+        gone = self.temporary()
+        try:
             at.rename(parent.fd(), name, self.work, gone)
-            self.discard(gone)
+        except OSError as error:
+            # The upper is on another union, and the directory merged there: nobody may move it.
+            if error.errno != errno.EXDEV:
+                raise
+            remove_tree(parent.fd(), name)
+            return
+        self.discard(gone)
 
     def is_whiteout(self, parent: RealDir, name: bytes) -> bool:
         """Does the upper directory itself hide `name` by an object of that name?"""
@@ -162,14 +177,31 @@ class Staging:
             self._whiteout = None
 
     def can_make_devices(self) -> bool:
-        """May this process make whiteout devices here?"""
+        """May this process make whiteout devices here?
+
+        Another union as the upper's filesystem allows none; the kernel's overlayfs then takes `.wh.` files, one of ours does not.
+        Raises LayerError when no form of whiteout can be had.
+        """
         try:
             self._shared_whiteout()
         except OSError as error:
-            if error.errno in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL):
-                return False
-            raise
+            if error.errno not in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            self._try_marker()
+            return False
         return True
+
+    def _try_marker(self) -> None:
+        name = marks.MARKER + self.temporary()
+        try:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.work))
+        except OSError as error:
+            shown = os.fsdecode(self._union.config.upper or b"")
+            raise LayerError(
+                f"upperdir: the filesystem of {shown} takes whiteouts neither as devices nor as .wh.* files ({error.strerror}),"
+                " as another unionfs does not; use a directory outside of it"
+            ) from None
+        os.unlink(name, dir_fd=self.work)
 
     def close(self) -> None:
         """Leave the work directory empty."""
