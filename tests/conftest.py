@@ -7,15 +7,15 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import lowers
 from tests.support.disks import attached_loops, loop_disk, remove_disk
 from tests.support.mounts import Layers, mount_points, processes_naming
 from tests.support.syscalls import own_mount_namespace
-from tests.support.trees import Tree, diff, snapshot
 
 LayersFactory = Callable[..., Layers]
 
@@ -66,14 +66,19 @@ def scratch(disks: Callable[[str], Path], request: pytest.FixtureRequest) -> Ite
     """An empty directory on a filesystem of this worker that can carry an upper (ext4, or the one given by indirect
     parametrisation).
 
-    Mounts and servers under it must be gone when the test ends; it is removed afterwards.
+    Mounts and servers under it must be gone when the test ends, and every lower layer that was mounted be what it was before;
+    it is removed afterwards.
     """
     kind = getattr(request, "param", "ext4")
     path = disks(kind) / f"t{time.monotonic_ns():x}"
     path.mkdir(mode=0o755)
     yield path
     assert_nothing_left(path)
-    shutil.rmtree(path)
+    try:
+        lowers.check()
+    finally:
+        lowers.forget(path)
+        shutil.rmtree(path)
 
 
 def assert_nothing_left(base: Path) -> None:
@@ -88,39 +93,36 @@ def assert_nothing_left(base: Path) -> None:
     assert not processes, f"still running: {processes}"
 
 
+@pytest.fixture(autouse=True)
+def lowers_untouched() -> Iterator[None]:
+    """The lowers that were mounted and lie elsewhere than in `scratch` are what they were before, too."""
+    yield
+    lowers.check()
+
+
 @pytest.fixture
-def make_layers(scratch: Path) -> LayersFactory:
-    """`make_layers(lowers=2, upper=True, name="a")` gives fresh, empty layers on one filesystem."""
-    count = 0
+def make_layers(scratch: Path) -> Iterator[LayersFactory]:
+    """`make_layers(lowers=2, upper=True, name="a")` gives fresh, empty layers on one filesystem.
+
+    A union of them that was served without its lowers being watched (`tests.support.lowers`) is a mistake of the test.
+    """
+    made: list[Layers] = []
 
     def make(lowers: int = 1, upper: bool = True, name: str | None = None) -> Layers:
-        nonlocal count
-        count += 1
-        return Layers.create(scratch / (name or f"union{count}"), lowers, upper)
+        made.append(Layers.create(scratch / (name or f"union{len(made) + 1}"), lowers, upper))
+        return made[-1]
 
-    return make
+    yield make
+    assert not unwatched(made), f"mounted without lowers.watch: {unwatched(made)}"
+
+
+def unwatched(unions: Iterable[Layers]) -> list[Path]:
+    """The work directories of unions that were opened, which leaves a directory there, but whose lowers nobody watched."""
+    works = [layers.work for layers in unions if layers.work is not None and layers.work.is_dir()]
+    return [work for work in works if os.listdir(work) and not lowers.was_watched(work)]
 
 
 @pytest.fixture
 def layers(make_layers: LayersFactory) -> Layers:
     """One empty lower, upper, work directory and mount point."""
     return make_layers()
-
-
-@pytest.fixture
-def lower_guard(scratch: Path) -> Iterator[Callable[[Layers], None]]:
-    """Call it with the layers once the lowers are filled: when the test ends, every lower must be what it was, ctime included.
-
-    Call it before mounting (it needs `scratch` only so that the layers still exist when it looks again); the trees are compared
-    byte for byte and attribute for attribute.
-    """
-    before: list[tuple[Path, Tree]] = []
-
-    def watch(layers: Layers) -> None:
-        for lower in layers.lowers:
-            before.append((lower, snapshot(lower, leave_out=())))
-
-    yield watch
-    for lower, tree in before:
-        changes = diff(tree, snapshot(lower, leave_out=()), ("before", "after"))
-        assert not changes, f"the lower {lower} changed:\n" + "\n".join(changes)

@@ -28,8 +28,8 @@ def scratch_directory() -> Path | None:
     return Path(value) if value else None
 
 
-def run_isolated(arguments: Sequence[str]) -> int:
-    """Runs `python -m tests.bench ARGUMENTS` in namespaces of its own and returns its exit status.
+def run_isolated(arguments: Sequence[str], module: str = "tests.bench") -> int:
+    """Runs `python -m MODULE ARGUMENTS` in namespaces of its own and returns its exit status.
 
     SIGINT and SIGTERM give the run ten seconds to print what it has measured, then end it.
     """
@@ -39,7 +39,7 @@ def run_isolated(arguments: Sequence[str]) -> int:
             # The run must also end when this process is killed outright.
             *("setpriv", "--pdeathsig", "KILL", "--"),
             *("unshare", "--mount", "--propagation", "private", "--pid", "--mount-proc", "--fork", "--kill-child"),
-            *(sys.executable, "-m", "tests.bench", *arguments),
+            *(sys.executable, "-m", module, *arguments),
         ]
         environment = dict(os.environ, **{SCRATCH_VARIABLE: scratch})
         with subprocess.Popen(command, env=environment) as process:

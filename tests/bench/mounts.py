@@ -96,11 +96,23 @@ def mounted(file_system: FileSystem, layers: Layers) -> Iterator[Cell]:
     for directory in (cell.upper, cell.work, cell.mount):
         directory.mkdir(parents=True)
     try:
+        with mounted_on(file_system, cell):
+            yield cell
+    finally:
+        subprocess.run(["rm", "-rf", "--one-file-system", str(base)], check=True)
+
+
+@contextmanager
+def mounted_on(file_system: FileSystem, cell: Cell) -> Iterator[None]:
+    """Mounts over directories that exist, whatever they hold; afterwards unmounts and waits for the server's end.
+
+    Raises MountError when the file system does not come up.
+    """
+    try:
         _mount(file_system.command(cell), cell.mount)
-        yield cell
+        yield
     finally:
         _unmount(cell.mount)
-        subprocess.run(["rm", "-rf", "--one-file-system", str(base)], check=True)
 
 
 def _mount(command: list[str], mount: Path) -> None:
@@ -120,7 +132,7 @@ def _mount(command: list[str], mount: Path) -> None:
             lines = messages.read().strip().splitlines()
     except subprocess.TimeoutExpired as error:
         raise MountError(f"did not mount within {_MOUNT_SECONDS:.0f} s") from error
-    if done.returncode or not os.path.ismount(mount):
+    if done.returncode or not _is_mounted(mount):
         raise MountError(lines[-1] if lines else f"exit status {done.returncode}")
 
 
@@ -140,7 +152,7 @@ def _unmount(mount: Path) -> None:
 
 
 def _is_mounted(mount: Path) -> bool:
-    # Not ismount(): asking a dead server for the mount point's attributes fails with ENOTCONN.
+    # Not ismount(): it does not see a bind mount, and fails with ENOTCONN where the server is dead.
     with open("/proc/self/mountinfo", encoding="utf-8") as table:
         return any(line.split()[4] == str(mount) for line in table)
 

@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PROGRAM_SECONDS = 180.0
 
@@ -97,17 +98,33 @@ def make_work_tree(directory: Path, count: int) -> None:
 def fio(path: Path, **options: str | int) -> float:
     """Runs one fio job on a file and returns the milliseconds its I/O took, without fio's own start.
 
+    Raises ProgramError as `run` does.
+    """
+    # runtime is in whole milliseconds; the sum of the latencies, in nanoseconds, is as good and finer.
+    latency = _fio_side(path, options)["lat_ns"]
+    return float(latency["mean"]) * int(latency["N"]) / 1e6
+
+
+def fio_bandwidth(path: Path, **options: str | int) -> float:
+    """Runs one fio job on a file and returns what fio calls its bandwidth, in MiB/s; raises ProgramError as `run` does.
+
+    The time it divides by is that of the whole job, from the first request to the end of an `end_fsync`.
+    """
+    side = _fio_side(path, options)
+    return float(side["io_bytes"]) / (1 << 20) / (float(side["runtime"]) / 1000)
+
+
+def _fio_side(path: Path, options: Mapping[str, str | int]) -> dict[str, Any]:
+    """What fio reports of the reading or writing of one job.
+
     The caches are left as they are (invalidate=0): fadvise empties the backing file's cache on overlayfs, but only
     FUSE's own on a FUSE mount, which would compare a copy from the loop device with a copy from memory.
     """
     fixed = {"name": "bench", "filename": path, "invalidate": 0, "fallocate": "none", "randseed": 1, "thread": 1}
     arguments = [f"--{key}={value}" for key, value in {**fixed, **options}.items()]
     report = json.loads(run("fio", "--output-format=json", *arguments))
-    job = report["jobs"][0]
-    side = "write" if "write" in str(options["rw"]) else "read"
-    # runtime is in whole milliseconds; the sum of the latencies, in nanoseconds, is as good and finer.
-    latency = job[side]["lat_ns"]
-    return float(latency["mean"]) * int(latency["N"]) / 1e6
+    side: dict[str, Any] = report["jobs"][0]["write" if "write" in str(options["rw"]) else "read"]
+    return side
 
 
 @contextmanager

@@ -73,6 +73,8 @@ def test_the_version_is_asked_for(words: list[str]) -> None:
         (["/m", "-x"], "-x"),
         (["/m", "--verbos"], "verbos"),
         (["/m", "-o", "lowerdir=/a,passthrough=on,max_stack_depth=0"], "max_stack_depth=0"),
+        (["/m", "-o", "lowerdir=/a,inode_passthrough=draft,max_stack_depth=0"], "max_stack_depth=0"),
+        (["/m", "-o", "lowerdir=/a,inode_passthrough=draft,passthrough=off"], "passthrough=off"),
     ],
 )
 def test_wrong_usage_names_what_is_wrong(words: list[str], named: str) -> None:

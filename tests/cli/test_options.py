@@ -13,7 +13,7 @@ from unionfs.cli.options import OPTIONS, UNSUPPORTED, find, read_options
 from unionfs.cli.settings import Settings
 from unionfs.linux import mount
 from unionfs.overlay.config import Fsync, Uuid, Xino
-from unionfs.serve.config import Passthrough
+from unionfs.serve.config import InodePassthrough, Passthrough
 
 
 def parsed(*texts: str) -> Settings:
@@ -138,6 +138,8 @@ def test_a_nul_byte_in_a_path_is_refused() -> None:
         ("max_stack_depth=2", "max_stack_depth", 2),
         ("max_stack_depth=0", "max_stack_depth", 0),
         ("max_stack_depth=1,max_stack_depth=auto", "max_stack_depth", None),
+        ("inode_passthrough=draft", "inode_passthrough", InodePassthrough.DRAFT),
+        ("inode_passthrough=draft,inode_passthrough=off", "inode_passthrough", InodePassthrough.OFF),
         ("allow_other", "allow_other", True),
         ("ro", "read_only", True),
         ("ro,rw", "read_only", False),
@@ -209,6 +211,7 @@ def test_an_unknown_option_names_the_nearest(text: str, named: str) -> None:
         ("max_stack_depth=3", "auto|0|1|2"),
         ("lower_io=fast", "auto|passthrough|cached"),
         ("passthrough=1", "auto|on|off"),
+        ("inode_passthrough=on", "off|draft"),
         ("writeback=yes", "0|1"),
         ("xattr_permissions=2", "0"),
     ],

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.command import Finished, as_ordinary_user, ordinary_user_place, unionfs, words
+from tests.support import lowers
 from tests.support.mounts import Kernel, Layers, Unionfs, is_mounted, option_string, servers_of, unmount
 from tests.support.trees import diff, snapshot
 
@@ -44,6 +45,7 @@ def refused(
     base = layers.mnt.parent
     left_out = ("ctime_ns", "holes", *leave_out)
     before = snapshot(base, left_out)
+    lowers.watch(layers.lowers, layers.work)
     done = unionfs("-o", ",".join(f"{name}={value}" if value else name for name, value in options.items()), layers.mnt)
     assert not is_mounted(layers.mnt)
     check_refusal(done, status, *named)
@@ -73,8 +75,8 @@ def test_a_layer_that_is_no_directory(option: str, what: str, filled: Layers) ->
 
 def test_one_of_several_lower_layers_is_missing(filled: Layers) -> None:
     wrong = filled.mnt.parent / "wrong"
-    lowers = f"{filled.lowers[0]}:{wrong}"
-    refused(filled, {**options_of(filled), "lowerdir": lowers}, MOUNT_FAILED, "lowerdir", wrong)
+    both = f"{filled.lowers[0]}:{wrong}"
+    refused(filled, {**options_of(filled), "lowerdir": both}, MOUNT_FAILED, "lowerdir", wrong)
 
 
 def test_unreadable_layer() -> None:
@@ -222,6 +224,14 @@ def test_mount_point_missing_or_no_directory(filled: Layers) -> None:
 def test_unknown_options_and_values(option: str, named: str, filled: Layers) -> None:
     name, _, value = option.partition("=")
     refused(filled, {**options_of(filled), name: value}, USAGE, name, named)
+
+
+def test_a_draft_of_the_kernel_that_it_does_not_offer(filled: Layers) -> None:
+    """Inode passthrough: no released kernel has it, and later ones gave its flag another meaning."""
+    done = unionfs("-o", option_string(filled, {"inode_passthrough": "draft"}), filled.mnt)
+    check_refusal(done, MOUNT_FAILED, "inode_passthrough=draft", "does not offer")
+    assert not is_mounted(filled.mnt)
+    assert servers_of(filled.mnt) == []
 
 
 @pytest.mark.parametrize("paths", ["{}:", ":{}", "{}::{}:", "{}:::{}", "", "{}\\"])

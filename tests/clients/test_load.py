@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -126,8 +125,7 @@ def hammered(layers: Layers) -> Layers:
 
 
 @pytest.mark.parametrize("options", [{}, {"passthrough": "off"}, {"timeout": "0"}], ids=["auto", "served", "uncached"])
-def test_many_processes_at_once(options: Options, hammered: Layers, lower_guard: Callable[[Layers], None]) -> None:
-    lower_guard(hammered)
+def test_many_processes_at_once(options: Options, hammered: Layers) -> None:
     with Unionfs().mount(hammered, options) as mnt:
         workers = [
             subprocess.Popen([sys.executable, "-c", HAMMER, str(mnt), str(number), str(PROCESSES)])

@@ -12,6 +12,7 @@ import pytest
 
 from tests.clients.command import unionfs, wait_for
 from tests.conftest import LayersFactory
+from tests.support import lowers
 from tests.support.mounts import (
     Kernel,
     Layers,
@@ -37,6 +38,7 @@ def filled(layers: Layers) -> Layers:
 def test_relative_paths(filled: Layers, scratch: Path) -> None:
     """The layers are opened before the server leaves the current directory."""
     base = filled.mnt.parent
+    lowers.watch(filled.lowers, filled.work)
     done = unionfs("-o", "lowerdir=lower0,upperdir=./upper,workdir=../union1/work", "mnt", cwd=base)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     try:
@@ -122,6 +124,7 @@ def test_lower_layers_one_by_one(make_layers: LayersFactory) -> None:
         (lower / f"only{number}").write_bytes(b"")
     first, second, third = layers.lowers
     options = ["-o", f"lowerdir={escape(first)}", "-o", f"lowerdir+={second}", f"-olowerdir+={third},ro"]
+    lowers.watch(layers.lowers, layers.work)
     done = unionfs(*options, layers.mnt)
     assert done.returncode == 0, done.stderr
     try:

@@ -41,8 +41,16 @@ RUN = "podman run --cgroups=disabled --network none \
 --ulimit nofile=1024:1024 --ulimit nproc=1000:1000"
 """What works where a process may not manage cgroups and networks."""
 
+LOOK = r"""
+look() { find "$1" -printf '%P %y %s %m %U %G %n %T@ %C@ %l\n' | sort; find "$1" -type f -exec sha256sum {} + | sort; }
+look "$(podman image inspect "$1" --format '{{.GraphDriver.Data.UpperDir}}')"
+"""
+"""Shell: prints all there is to say of the layer of an image, the lower of its containers, with ctime and contents."""
+
 USE = f"""
 podman import -q image.tar tiny >/dev/null
+$INSIDE sh look tiny > before
+test "$(wc -l < before)" -gt 20
 {RUN} --rm tiny sh -c '
 cat /etc/motd; echo more >> /etc/motd; cat /etc/motd
 rm -r /data; mkdir /data; ls /data; echo x > /data/x; chmod 4711 /data/x
@@ -55,6 +63,8 @@ podman commit -q one two >/dev/null
 podman exec long cat /etc/new
 podman kill long >/dev/null
 podman rm -f -a >/dev/null
+$INSIDE sh look tiny > after
+diff before after
 podman rmi -f -a >/dev/null
 """
 
@@ -116,6 +126,7 @@ def prepare(directory: Path, base: Path, image: Path, search: str, python: Path)
     (directory / "run").mkdir(mode=0o700)
     (directory / "containers.conf").write_text(ENGINE.format(base=base))
     (directory / "storage.conf").write_text(STORAGE.format(base=base))
+    (directory / "look").write_text(LOOK)
     wrapper = WRAPPER.format(base=base, search=search, libraries=python.parents[1] / "lib", python=python)
     (directory / "unionfs").write_text(wrapper)
     (directory / "unionfs").chmod(0o755)
@@ -126,7 +137,7 @@ def test_podman_as_root(image: Path, scratch: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="podman-") as short:
         prepare(scratch, Path(short), image, str(REPOSITORY), Path(sys.executable))
         isolated = ["unshare", "--mount", "--propagation", "private", "sh", "-euc"]
-        script = f"mount --bind '{scratch}' '{short}'" + ALONE + PRIVATE + USE
+        script = f"INSIDE=; mount --bind '{scratch}' '{short}'" + ALONE + PRIVATE + USE
         done = subprocess.run(
             [*isolated, script, "sh", short], env=Unionfs().environment(),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=250, check=False,
@@ -153,6 +164,6 @@ def test_podman_rootless(image: Path) -> None:
         prepare(place, place, image, f"{place}/source:{place}/packages", python)
         for path in (place, *place.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
-        done = as_ordinary_user(place, 'set -- "$PWD"' + PRIVATE + USE, ALONE + ROOTLESS)
+        done = as_ordinary_user(place, 'INSIDE="podman unshare"; set -- "$PWD"' + PRIVATE + USE, ALONE + ROOTLESS)
         assert done.returncode == 0, done.stderr
         assert done.stdout == EXPECTED, done.stderr

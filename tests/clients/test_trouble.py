@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,11 +73,10 @@ def small_filesystem(layers: Layers, megabytes: int) -> Iterator[Layers]:
 
 
 @pytest.mark.parametrize("options", [{}, {"passthrough": "off"}], ids=["auto", "served"])
-def test_no_space_for_a_copy_up(options: Options, layers: Layers, lower_guard: Callable[[Layers], None]) -> None:
+def test_no_space_for_a_copy_up(options: Options, layers: Layers) -> None:
     """It fails with ENOSPC, leaves nothing in upper and work, and everything else goes on."""
     (layers.lowers[0] / "directory").mkdir()
     digest = big_file(layers.lowers[0] / "directory" / "big", 24 * MEBIBYTE)
-    lower_guard(layers)
     with small_filesystem(layers, 8) as small, Unionfs().mount(small, options) as mnt:
         big = mnt / "directory" / "big"
         for _ in range(3):
@@ -98,10 +97,9 @@ def test_no_space_for_a_copy_up(options: Options, layers: Layers, lower_guard: C
 
 
 @pytest.mark.parametrize("delay", [0.005, 0.02, 0.05, 0.1])
-def test_killed_in_a_copy_up(delay: float, layers: Layers, lower_guard: Callable[[Layers], None]) -> None:
+def test_killed_in_a_copy_up(delay: float, layers: Layers) -> None:
     """At any instant the upper holds all of the file or none of it, and the next mount cleans up."""
     digest = big_file(layers.lowers[0] / "big")
-    lower_guard(layers)
     with in_foreground(layers) as server:
         writer = open_for_writing(layers.mnt / "big")
         time.sleep(delay)
@@ -119,10 +117,9 @@ def test_killed_in_a_copy_up(delay: float, layers: Layers, lower_guard: Callable
     assert staged(layers) == []
 
 
-def test_the_caller_gives_up_in_a_copy_up(layers: Layers, lower_guard: Callable[[Layers], None]) -> None:
+def test_the_caller_gives_up_in_a_copy_up(layers: Layers) -> None:
     """The writer is killed while it waits; whatever became of the copy, the file is right and can be written to."""
     digest = big_file(layers.lowers[0] / "big")
-    lower_guard(layers)
     with Unionfs().mount(layers) as mnt:
         for _ in range(5):
             writer = open_for_writing(mnt / "big")
@@ -155,13 +152,12 @@ def test_others_go_on_during_a_copy_up(layers: Layers) -> None:
         assert longest < 5
 
 
-def test_races_for_one_copy_up(layers: Layers, lower_guard: Callable[[Layers], None]) -> None:
+def test_races_for_one_copy_up(layers: Layers) -> None:
     """Many writers, a renamer and a remover meet at files that have to be copied up; every append must survive."""
     for number in range(30):
         directory = layers.lowers[0] / "a" / "b" / f"c{number}"
         directory.mkdir(parents=True)
         (directory / "file").write_bytes(b"x" * 200_000)
-    lower_guard(layers)
     failures: list[str] = []
 
     def append(path: Path, mark: bytes) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.command import NOBODY, Finished, as_ordinary_user, ordinary_user_place
+from tests.support import lowers
 from tests.support.mounts import Layers, Unionfs, is_mounted
 
 WORK = """
@@ -70,6 +71,7 @@ def test_root_of_a_user_namespace(layers: Layers) -> None:
     base = layers.lowers[0].parent
     (base / "lower0").rename(base / "lower")
     fill(base)
+    lowers.watch([base / "lower"], layers.work)
     done = in_user_namespace(MOUNT + WORK + "umount mnt", str(base), "userxattr")
     assert done.returncode == 0, done.stderr
     check_upper(base, "user")
@@ -81,6 +83,7 @@ def test_userxattr_is_the_choice_where_trusted_xattrs_are_forbidden(layers: Laye
     base = layers.lowers[0].parent
     (base / "lower0").rename(base / "lower")
     fill(base)
+    lowers.watch([base / "lower"], layers.work)
     done = in_user_namespace(MOUNT + WORK + "umount mnt", str(base), "volatile")
     assert done.returncode == 0, done.stderr
     check_upper(base, "user")
@@ -93,7 +96,8 @@ def test_ordinary_user(options: str) -> None:
         for path in (place, *place.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
         mount = f"$PYTHON -m unionfs -o {options},lowerdir=lower,upperdir=upper,workdir=work mnt\n"
-        done = as_ordinary_user(place, mount + WORK + "fusermount3 -u mnt\n" + GONE)
+        with lowers.untouched([place / "lower"], None):
+            done = as_ordinary_user(place, mount + WORK + "fusermount3 -u mnt\n" + GONE)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         check_upper(place, "user")
@@ -114,7 +118,8 @@ def test_ordinary_user_in_foreground(end: str) -> None:
         fill(place)
         for path in (place, *place.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
-        done = as_ordinary_user(place, script)
+        with lowers.untouched([place / "lower"], None):
+            done = as_ordinary_user(place, script)
         assert done.returncode == 0, done.stderr
         assert (place / "upper" / "new").read_bytes() == b"new\n"
 
@@ -123,6 +128,7 @@ def test_passthrough_demanded_but_not_to_be_had(layers: Layers) -> None:
     base = layers.lowers[0].parent
     (base / "lower0").rename(base / "lower")
     fill(base)
+    lowers.watch([base / "lower"], layers.work)
     done = in_user_namespace(MOUNT + WORK + "umount mnt", str(base), "userxattr,passthrough=on")
     assert done.returncode == 32
     assert "passthrough" in done.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from unionfs.linux import fuse, mount
+from unionfs.wire import abi
 
 
 @pytest.mark.parametrize("flags", [os.O_PATH, os.O_RDONLY, os.O_RDWR])
@@ -39,6 +40,17 @@ def test_not_a_file_of_a_disk(path: str, code: int, device: int) -> None:
         fuse.backing_open(device, fd)
     os.close(fd)
     assert failed.value.errno == code
+
+
+@pytest.mark.parametrize("path", ["file", "."])
+def test_operations_on_inodes_are_unknown_to_released_kernels(path: str, device: int, scratch: Path) -> None:
+    """The mask of the draft lies where they have padding."""
+    (scratch / "file").write_bytes(b"data")
+    fd = os.open(scratch / path, os.O_PATH)
+    with pytest.raises(OSError, match="Errno") as failed:
+        fuse.backing_open(device, fd, abi.INODE_PASSTHROUGH_DRAFT.getattr)
+    os.close(fd)
+    assert failed.value.errno == errno.EINVAL
 
 
 def test_a_closed_descriptor(device: int) -> None:

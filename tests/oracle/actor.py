@@ -7,7 +7,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ParamSpec, TypeVar
+
+from tests.oracle.child import in_child
+from tests.support.mounts import kill_servers
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,6 +99,22 @@ class Actor:
             os.seteuid(0)
             os.setegid(0)
             os.setgroups(own_groups)
+
+
+STEPS_SECONDS = 30.0
+
+
+def perform(steps: Callable[[Actor], None], directory: Path, mnt: Path) -> list[Step]:
+    """Runs steps in a child whose working directory is `directory`, on the mount `mnt`. Raises ChildFailed."""
+
+    def act() -> list[Step]:
+        os.chdir(directory)
+        os.umask(0o022)
+        actor = Actor()
+        steps(actor)
+        return actor.steps
+
+    return in_child(act, STEPS_SECONDS, lambda: kill_servers(mnt))
 
 
 @contextmanager

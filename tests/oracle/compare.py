@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.oracle.actor import Actor, Step
+from tests.oracle.actor import Step, perform
 from tests.oracle.case import Steps, Suite
 from tests.oracle.child import ChildFailed, in_child
 from tests.oracle.ops import Listing
-from tests.support.mounts import Driver, Layers, LeftBehind, MountFailed, Options, kill_servers
+from tests.support.lowers import LowerChanged
+from tests.support.mounts import Driver, Layers, LeftBehind, MountFailed, Options, kill_servers, read_only
 from tests.support.trees import ABSENT, Record, Tree, diff, differing_fields, snapshot
 
-CASE_SECONDS = 30.0
 TREE_SECONDS = 120.0
 
 BOOKKEEPING = ("trusted.overlay.origin", "trusted.overlay.impure", "trusted.overlay.uuid", "trusted.overlay.nlink")
@@ -53,6 +53,7 @@ class Side:
 
     driver: Driver
     layers: Layers
+    options: Options
     steps: dict[str, list[Step]] = field(default_factory=dict)
     mounted: Tree = field(default_factory=dict)
     upper: Tree = field(default_factory=dict)
@@ -61,54 +62,55 @@ class Side:
 
 
 def compare(
-    suite: Suite, names: list[str], base: Path, subject: Driver, oracle: Driver, options: Options | None = None
-) -> tuple[Findings, dict[str, list[Step]]]:
+    suite: Suite, names: list[str], base: Path, subject: Driver, oracle: Driver, ours: Options | None = None, *,
+    fixed_lowers: bool = False,
+) -> tuple[Findings, dict[str, list[Step]]]:  # fmt: skip
     """Builds the layers of the named cases in `base`, runs them on both implementations, and returns every difference, and
     the oracle's steps of each case.
 
     Compared are each step, the trees seen through the mounts, the uppers on disk; then each upper is mounted again by both
     implementations and must show the tree that was left. Lowers must be untouched. The two drivers may be the same.
+    `ours` are the subject's options besides the suite's; with `fixed_lowers` the lowers lie on mounts that are read-only.
     """
     started_ns = time.time_ns() - 1_000_000_000
-    wanted = {**suite.options, **(options or {})}
     master = Layers.create(base / "master", suite.lowers)
     steps = suite.build(master, names)
     sides = []
-    for label, driver in (("ours", subject), ("oracle", oracle)):
+    for label, driver, options in (("ours", subject, ours), ("oracle", oracle, None)):
         # One cp for all layers, so that hard links, holes, devices, xattrs and times come out the same on both sides.
         subprocess.run(["cp", "-a", "--sparse=auto", os.fspath(base / "master"), os.fspath(base / label)], check=True)
-        sides.append(Side(driver, Layers.at(base / label, suite.lowers)))
-    for side in sides:
-        _run_side(side, steps, "." if suite.alone else None, wanted)
-    _mount_again(sides, wanted)
+        sides.append(Side(driver, Layers.at(base / label, suite.lowers), {**suite.options, **(options or {})}))
+    with read_only([lower for side in sides for lower in side.layers.lowers] if fixed_lowers else []):
+        for side in sides:
+            _run_side(side, steps, "." if suite.alone else None)
+        _mount_again(sides)
     return _findings(suite, names, sides, started_ns), sides[1].steps
 
 
-def _run_side(side: Side, steps: dict[str, Steps], directory: str | None, options: Options) -> None:
-    lowers = {lower: snapshot(lower, leave_out=()) for lower in side.layers.lowers}
+def _run_side(side: Side, steps: dict[str, Steps], directory: str | None) -> None:
     try:
-        with side.driver.mount(side.layers, options) as mnt:
+        with side.driver.mount(side.layers, side.options) as mnt:
             for name, actions in steps.items():
                 _run_case(side, name, actions, mnt / (directory or name))
             side.mounted = _tree(side.layers, "mount", side)
     except (MountFailed, LeftBehind) as failure:
         side.troubles.append((WHOLE, "mount", str(failure)))
-    for lower, before in lowers.items():
-        changes = diff(before, snapshot(lower, leave_out=()), ("before", "after"))
-        side.troubles += [(change.split("/")[0], "lower", f"{lower.name}: {change}") for change in changes]
+    except LowerChanged as failure:
+        side.troubles += _changes_of_lowers(failure)
     side.upper = snapshot(side.layers.top)
 
 
-def _run_case(side: Side, name: str, actions: Steps, directory: Path) -> None:
-    def act() -> list[Step]:
-        os.chdir(directory)
-        os.umask(0o022)
-        actor = Actor()
-        actions(actor)
-        return actor.steps
+def _changes_of_lowers(failure: LowerChanged) -> list[tuple[str, str, str]]:
+    return [
+        (change.split("/")[0], "lower", f"{lower.name}: {change}")
+        for lower, changes in failure.changes.items()
+        for change in changes
+    ]
 
+
+def _run_case(side: Side, name: str, actions: Steps, directory: Path) -> None:
     try:
-        side.steps[name] = in_child(act, CASE_SECONDS, lambda: kill_servers(side.layers.mnt))
+        side.steps[name] = perform(actions, directory, side.layers.mnt)
     except ChildFailed as failure:
         side.troubles.append((name, "run", str(failure)))
 
@@ -123,18 +125,21 @@ def _tree(layers: Layers, where: str, side: Side) -> Tree:
         return {}
 
 
-def _mount_again(sides: list[Side], options: Options) -> None:
+def _mount_again(sides: list[Side]) -> None:
     """Mounts each side's upper with its own implementation and with the other; both must show what the first mount left."""
     for side, other in ((sides[0], sides[1]), (sides[1], sides[0])):
-        for where, driver in (("remount", side.driver), ("cross", other.driver)):
+        for where, by in (("remount", side), ("cross", other)):
+            driver = by.driver
             if where == "cross" and driver.name == side.driver.name:
                 continue
             try:
-                with driver.mount(side.layers, options):
+                with driver.mount(side.layers, by.options):
                     again = _tree(side.layers, where, side)
             except (MountFailed, LeftBehind) as failure:
                 side.troubles.append((WHOLE, where, str(failure)))
                 continue
+            except LowerChanged as failure:
+                side.troubles += _changes_of_lowers(failure)
             for change in diff(side.mounted, again, ("left", "found")):
                 side.troubles.append((change.split("/")[0].split(":")[0], where, f"mounted by {driver.name}: {change}"))
 

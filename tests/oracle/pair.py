@@ -11,26 +11,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.oracle.actor import Actor, Step
+from tests.oracle.actor import perform
 from tests.oracle.case import Builder, Steps
-from tests.oracle.child import in_child
-from tests.support.mounts import Driver, Kernel, Layers, Options, kill_servers
+from tests.support.mounts import Driver, Kernel, Layers, Options
 
 LayersFactory = Callable[..., Layers]
 Fill = Callable[[Layers, Builder], None]
-
-
-def perform(mnt: Path, steps: Steps) -> list[Step]:
-    """Runs steps in a child, in the root directory of a mount."""
-
-    def act() -> list[Step]:
-        os.chdir(mnt)
-        os.umask(0o022)
-        actor = Actor()
-        steps(actor)
-        return actor.steps
-
-    return in_child(act, 30, lambda: kill_servers(mnt))
 
 
 def both(
@@ -46,7 +32,7 @@ def both(
         layers = make_layers(lowers, name=name)
         fill(layers, Builder(layers, "."))
         with driver.mount(layers, options) as mnt:
-            answers.append([str(step) for step in perform(mnt, steps)])
+            answers.append([str(step) for step in perform(steps, mnt, mnt)])
     return answers
 
 

@@ -9,8 +9,13 @@ from tests.oracle.cases_copyup import COPYUP
 from tests.oracle.cases_files import FILES, UNLINKED
 from tests.oracle.cases_lookup import LOOKUP
 from tests.oracle.cases_mistakes import MISTAKES, MISTAKES_AT_ROOT
+from tests.oracle.cases_passthrough import LOWER_OPERATIONS, OPERATIONS
 from tests.oracle.cases_rename import MATRIX, RENAME
 
 SUITES: list[Suite] = [
-    MISTAKES, MISTAKES_AT_ROOT, LOOKUP, CREATE, REMOVE, ROOT, COPYUP, FILES, UNLINKED, ACCESS, CLEAR, RENAME, *MATRIX,
+    MISTAKES, MISTAKES_AT_ROOT, LOOKUP, CREATE, REMOVE, ROOT, COPYUP, FILES, UNLINKED, OPERATIONS, LOWER_OPERATIONS, ACCESS,
+    CLEAR, RENAME, *MATRIX,
 ]  # fmt: skip
+
+OF_OPEN_FILES: list[Suite] = [MISTAKES, COPYUP, FILES, UNLINKED, OPERATIONS, LOWER_OPERATIONS]
+"""Those whose answers could depend on how open files are served, or on whether a lower layer could be written to."""

@@ -13,21 +13,41 @@ from tests.oracle.case import Suite
 from tests.oracle.compare import WHOLE, Finding
 from tests.oracle.conftest import RunCase
 from tests.oracle.intended import INTENDED
-from tests.oracle.suites import SUITES
+from tests.oracle.suites import OF_OPEN_FILES, SUITES
 from tests.support.mounts import Driver
 
 
-def every_case() -> Iterator[ParameterSet]:
+def every_case(suites: list[Suite], variant: str = "") -> Iterator[ParameterSet]:
     """One parameter set per case, and one per shared mount for what belongs to no case; each group stays on one worker."""
-    for suite in SUITES:
+    for suite in suites:
         for name in suite.cases if suite.alone else [WHOLE, *suite.cases]:
-            group = f"{suite.name}-{name}" if suite.alone else suite.name
+            group = f"{suite.name}-{name}{variant}" if suite.alone else f"{suite.name}{variant}"
             yield pytest.param(suite, name, id=f"{suite.name}-{name or 'whole'}", marks=pytest.mark.xdist_group(group))
 
 
-@pytest.mark.parametrize(("suite", "name"), list(every_case()))
+@pytest.mark.parametrize(("suite", "name"), list(every_case(SUITES)))
 def test_as_the_kernel(suite: Suite, name: str, run_case: RunCase, subject: Driver) -> None:
-    findings = run_case(suite, name)
+    check(suite, name, run_case(suite, name), subject)
+
+
+@pytest.mark.parametrize(("suite", "name"), list(every_case(OF_OPEN_FILES, "-cached-lowers")))
+def test_with_lower_files_never_passed_through(suite: Suite, name: str, run_case: RunCase, subject: Driver) -> None:
+    check(suite, name, run_case(suite, name, {"lower_io": "cached"}), subject)
+
+
+@pytest.mark.parametrize(("suite", "name"), list(every_case(OF_OPEN_FILES, "-no-passthrough")))
+def test_without_passthrough(suite: Suite, name: str, run_case: RunCase, subject: Driver) -> None:
+    check(suite, name, run_case(suite, name, {"passthrough": "off"}), subject)
+
+
+@pytest.mark.parametrize(("suite", "name"), list(every_case(OF_OPEN_FILES, "-fixed-lowers")))
+def test_over_lowers_mounted_read_only(suite: Suite, name: str, run_case: RunCase, subject: Driver) -> None:
+    """Whatever could write to a lower layer, and be forgiven where that can be written to, fails here."""
+    check(suite, name, run_case(suite, name, fixed_lowers=True), subject)
+
+
+def check(suite: Suite, name: str, findings: list[Finding], subject: Driver) -> None:
+    """Fails with what differs without being intended, or is intended and does not differ."""
     unexpected, missing = judge(suite.name, name, findings) if subject.name == "unionfs" else (findings, [])
     assert not unexpected, f"{len(unexpected)} differences\n" + "\n".join(map(str, unexpected[:20]))
     assert not missing, "intended differences that are gone:\n" + "\n".join(missing)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.oracle import ops
-from tests.oracle.actor import Actor
+from tests.oracle.actor import Actor, perform
 from tests.oracle.case import Builder
-from tests.oracle.pair import LayersFactory, both, perform
+from tests.oracle.pair import LayersFactory, both
 from tests.support.mounts import Driver, Layers, Options
 from tests.support.syscalls import statx
 
@@ -75,5 +75,5 @@ def test_both_sides_agree_after_a_truncating_open(layers: Layers, subject: Drive
 
     Builder(layers, ".").lower().file("f", b"content")
     with subject.mount(layers) as mnt:
-        assert [step.outcome for step in perform(mnt, steps)] == ["ok", "ok"]
+        assert [step.outcome for step in perform(steps, mnt, mnt)] == ["ok", "ok"]
         assert [mode(str(path)) for path in (mnt / "f", layers.top / "f")] == ["0o100777"] * 2

@@ -17,8 +17,6 @@ from tests.oracle import ops
 from tests.support.mounts import Driver, Layers
 from tests.support.trees import diff, snapshot
 
-LowerGuard = Callable[[Layers], None]
-
 
 @contextmanager
 def reader(path: Path) -> Iterator[Callable[[], bytes]]:
@@ -49,13 +47,10 @@ def reader(path: Path) -> Iterator[Callable[[], bytes]]:
 
 @pytest.mark.parametrize("size", [50, 300_000], ids=["small", "large"])
 @pytest.mark.parametrize("how", ["write", "append", "truncate", "mmap", "fallocate", "copy"])
-def test_nothing_is_written_into_a_lower(
-    how: str, size: int, layers: Layers, lower_guard: LowerGuard, subject: Driver
-) -> None:
+def test_nothing_is_written_into_a_lower(how: str, size: int, layers: Layers, subject: Driver) -> None:
     """A reader in another process holds the lower file open and mapped, while it is changed in every way."""
     lower = layers.lowers[0] / "f"
     lower.write_bytes(b"L" * size)
-    lower_guard(layers)
     with subject.mount(layers) as mnt:
         path = os.fspath(mnt / "f")
         with reader(mnt / "f") as read:
@@ -96,11 +91,10 @@ def change(how: str, fd: int) -> None:
         os.close(source)
 
 
-def test_many_readers_and_a_writer(layers: Layers, lower_guard: LowerGuard, subject: Driver) -> None:
+def test_many_readers_and_a_writer(layers: Layers, subject: Driver) -> None:
     """Every file is opened for reading, by path and again by descriptor, before and after each is opened for writing."""
     for number in range(50):
         (layers.lowers[0] / f"f{number}").write_bytes(f"lower {number}".encode())
-    lower_guard(layers)
     with subject.mount(layers) as mnt:
         held = [os.open(mnt / f"f{number}", os.O_RDONLY) for number in range(50)]
         for number in range(0, 50, 2):
@@ -114,10 +108,9 @@ def test_many_readers_and_a_writer(layers: Layers, lower_guard: LowerGuard, subj
     assert contents == wanted * 2
 
 
-def test_a_write_through_a_hard_links_name_survives_a_remount(layers: Layers, lower_guard: LowerGuard, subject: Driver) -> None:
+def test_a_write_through_a_hard_links_name_survives_a_remount(layers: Layers, subject: Driver) -> None:
     (layers.lowers[0] / "one").write_bytes(b"shared")
     os.link(layers.lowers[0] / "one", layers.lowers[0] / "two")
-    lower_guard(layers)
     with subject.mount(layers) as mnt:
         (mnt / "two").write_bytes(b"written through two")
         before = snapshot(mnt)
@@ -127,7 +120,7 @@ def test_a_write_through_a_hard_links_name_survives_a_remount(layers: Layers, lo
 
 
 @pytest.mark.parametrize("scratch", ["xfs", "btrfs", "tmpfs"], indirect=True)
-def test_upper_on_another_filesystem(layers: Layers, lower_guard: LowerGuard, subject: Driver) -> None:
+def test_upper_on_another_filesystem(layers: Layers, subject: Driver) -> None:
     """Whatever the filesystem of the layers: copy-up with holes, whiteouts, opaque directories, temporary files."""
     lower = layers.lowers[0]
     (lower / "d/e").mkdir(parents=True)
@@ -136,7 +129,6 @@ def test_upper_on_another_filesystem(layers: Layers, lower_guard: LowerGuard, su
     with open(lower / "sparse", "wb") as file:
         file.truncate(32 << 20)
     os.setxattr(lower / "h", "trusted.kept", b"yes")
-    lower_guard(layers)
     with subject.mount(layers) as mnt:
         (mnt / "h").chmod(0o600)
         with open(mnt / "sparse", "r+b") as file:

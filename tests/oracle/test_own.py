@@ -9,35 +9,27 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.oracle import ops
+from tests.oracle.actor import perform
 from tests.oracle.case import Builder, Suite
 from tests.oracle.cases_files import unlinked
 from tests.oracle.cases_lookup import LOOKUP
-from tests.oracle.pair import perform
 from tests.support.mounts import Driver, Layers
-from tests.support.trees import diff, snapshot
+from tests.support.trees import snapshot
 
 LayersFactory = Callable[..., Layers]
 
 
 @pytest.fixture
-def union(subject: Driver, lower_guard: Callable[[Layers], None]) -> Iterator[Callable[[Layers], Path]]:
-    """`union(layers)` mounts unionfs over filled layers; the lowers must be what they were when the test ends."""
-    mounts = []
-
-    def mount(layers: Layers) -> Path:
-        lower_guard(layers)
-        context = subject.mount(layers)
-        mounts.append(context)
-        return context.__enter__()
-
-    yield mount
-    for context in mounts:
-        context.__exit__(None, None, None)
+def union(subject: Driver) -> Iterator[Callable[[Layers], Path]]:
+    """`union(layers)` mounts unionfs over filled layers until the test ends."""
+    with ExitStack() as stack:
+        yield lambda layers: stack.enter_context(subject.mount(layers))
 
 
 Union = Callable[[Layers], Path]
@@ -67,7 +59,8 @@ def test_unlinked_lower_file_works_as_an_upper_one(how: str, make_layers: Layers
         suite = Suite("own", lowers=2, alone=True)
         suite.add("case", unlinked(kind, os.O_RDONLY, how))
         steps = suite.build(layers, ["case"])
-        performed[kind] = perform(union(layers), steps["case"])
+        mnt = union(layers)
+        performed[kind] = perform(steps["case"], mnt, mnt)
     assert performed["lower"] == performed["upper"]
     outcomes = {step.label: step.outcome for step in performed["lower"]}
     assert outcomes["fchmod(fd1, 384)"] == "ok"
@@ -213,16 +206,22 @@ def test_removing_a_directory_with_only_wh_files(make_layers: LayersFactory, uni
     assert os.listdir(mnt) == []
 
 
-def test_xattr_whiteouts(make_layers: LayersFactory, union: Union) -> None:
-    """In a directory marked `x` an empty file with `trusted.overlay.whiteout` hides its name in lookup and listing alike."""
+@pytest.fixture
+def with_xattr_whiteout(make_layers: LayersFactory) -> Layers:
+    """`d/gone` and `d/here`, over whose first an empty file with `trusted.overlay.whiteout` lies."""
     layers = make_layers(lowers=2)
     b = Builder(layers, ".")
-    b.lower(1).file("d/gone")
-    b.lower(1).file("d/here")
+    for name in ("gone", "here"):
+        b.lower(1).file(f"d/{name}", b"below")
     b.lower(0).file("d/gone")
     b.lower(0).xattr("d/gone", "trusted.overlay.whiteout", b"")
-    b.lower(0).opaque("d", b"x")
-    mnt = union(layers)
+    return layers
+
+
+def test_xattr_whiteouts(with_xattr_whiteout: Layers, union: Union) -> None:
+    """In a directory marked `x` such a file hides its name in lookup and listing alike."""
+    Builder(with_xattr_whiteout, ".").lower(0).opaque("d", b"x")
+    mnt = union(with_xattr_whiteout)
     assert os.listdir(mnt / "d") == ["here"]
     assert not os.path.lexists(mnt / "d/gone")
     (mnt / "d/gone").write_bytes(b"again")
@@ -233,15 +232,10 @@ def test_xattr_whiteouts(make_layers: LayersFactory, union: Union) -> None:
     assert os.listdir(mnt) == []
 
 
-def test_an_unmarked_directory_has_no_xattr_whiteouts(make_layers: LayersFactory, union: Union) -> None:
+def test_an_unmarked_directory_has_no_xattr_whiteouts(with_xattr_whiteout: Layers, union: Union) -> None:
     """Without the mark the kernel's lookup hides such a file and its listing shows it; here both show it."""
-    layers = make_layers(lowers=2)
-    b = Builder(layers, ".")
-    b.lower(1).file("d/gone", b"below")
-    b.lower(0).file("d/gone")
-    b.lower(0).xattr("d/gone", "trusted.overlay.whiteout", b"")
-    mnt = union(layers)
-    assert os.listdir(mnt / "d") == ["gone"]
+    mnt = union(with_xattr_whiteout)
+    assert sorted(os.listdir(mnt / "d")) == ["gone", "here"]
     assert (mnt / "d/gone").read_bytes() == b""
 
 
@@ -290,7 +284,6 @@ def test_two_layers_of_other_filesystems(disks: Callable[[str], Path], subject: 
         (place / "merged" / f"in-{kind}").write_bytes(kind.encode())
         others.append(place)
     wide = Layers((*layers.lowers, *others), layers.upper, layers.work, layers.mnt)
-    trees = [snapshot(lower, leave_out=()) for lower in wide.lowers]
     with subject.mount(wide) as mnt:
         paths = names(mnt)
         assert paths == ["merged", "merged/in-tmpfs", "merged/in-xfs", "tmpfs", "xfs"]
@@ -300,6 +293,5 @@ def test_two_layers_of_other_filesystems(disks: Callable[[str], Path], subject: 
             (mnt / path).write_bytes(b"copied up")
         assert {path: (mnt / path).lstat().st_ino for path in paths} == numbers
         os.rename(mnt / "tmpfs", mnt / "merged/tmpfs")
-    assert [diff(tree, snapshot(lower, leave_out=())) for tree, lower in zip(trees, wide.lowers, strict=True)] == [[], [], []]
     for place in others:
         subprocess.run(["rm", "-r", place], check=True)

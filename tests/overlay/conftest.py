@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import lowers
 from tests.support.mounts import Layers
 from unionfs.linux import libc
 from unionfs.overlay.config import UnionConfig
@@ -48,8 +49,8 @@ def own_process_as_before() -> Iterator[None]:
 
 @contextmanager
 def opened(layers: Layers, **options: Any) -> Iterator[Union]:
-    """A union of these layers, closed when the block ends."""
-    with own_process_as_before():
+    """A union of these layers, closed when the block ends; the lowers must be untouched then."""
+    with lowers.untouched(layers.lowers, layers.work), own_process_as_before():
         union = Union.open(config_of(layers, **options))
         try:
             yield union

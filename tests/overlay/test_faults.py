@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import LayersFactory
 from tests.overlay.conftest import opened
+from tests.support.lowers import changes_meant
 from tests.support.mounts import Layers
 from unionfs.linux import at, fs, xattr
 from unionfs.overlay import attrs, create, lookup, merge, remove, rename, xattrs
@@ -203,7 +204,9 @@ def describe(union: Union, node: Node) -> tuple[object, ...]:
 def view_of(layers: Layers) -> View:
     """What the layers show to a union that knows nothing of what has happened."""
     with opened(Layers((layers.top, *layers.lowers), None, None, layers.mnt)) as union:
-        return view(union)
+        seen = view(union)
+    changes_meant(layers.top)
+    return seen
 
 
 def staged(layers: Layers) -> list[str]:

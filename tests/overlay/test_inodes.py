@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import LayersFactory
 from tests.overlay.conftest import OpenUnion, opened
 from tests.overlay.test_lookup import directory_of, node_of
+from tests.support.lowers import changes_meant
 from tests.support.mounts import Layers
 from tests.support.trees import snapshot
 from unionfs.overlay import attrs, copyup, merge, remove
@@ -122,6 +123,7 @@ def test_an_origin_that_is_gone_or_of_another_kind(layers: Layers) -> None:
     (layers.top / "other").mkdir()
     os.setxattr(layers.top / "other", "trusted.overlay.origin", origin)
     (layers.lowers[0] / "file").unlink()
+    changes_meant(*layers.lowers)
     with opened(layers) as union:
         assert all_nodes(union)["file"].ino == (layers.top / "file").stat().st_ino
         assert all_nodes(union)["other"].ino == (layers.top / "other").stat().st_ino

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import LayersFactory
 from tests.overlay.conftest import OpenUnion, opened
+from tests.support.lowers import changes_meant
 from tests.support.mounts import Layers, Unionfs
 from unionfs.overlay import lookup, merge
 from unionfs.overlay.node import DirNode, Node
@@ -288,6 +289,7 @@ def test_nothing_leads_out_of_a_layer(layers: Layers, open_union: OpenUnion, scr
     directory.reals[0].close()
     (layers.lowers[0] / "d").rmdir()
     (layers.lowers[0] / "d").symlink_to(scratch / "outside")
+    changes_meant(*layers.lowers)
     with pytest.raises(OSError, match="Errno") as failed:
         node_of(union, "secret", directory)
     assert failed.value.errno in (errno.ELOOP, errno.ENOTDIR)

@@ -67,8 +67,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def copy_up(layers: Layers, union: Union) -> bool:
-    """Copy one file up; what the union thinks of its upper layer."""
-    (layers.lowers[0] / "file").write_bytes(b"data")
+    """Copy `file` up; what the union thinks of its upper layer."""
     node = node_of(union, "file")
     assert node is not None
     assert union.upper is not None
@@ -88,6 +87,7 @@ def test_by_the_journal(
     layers = Layers(made.lowers, place / "upper", place / "work", made.mnt)
     for path in (place / "upper", place / "work"):
         path.mkdir()
+    (layers.lowers[0] / "file").write_bytes(b"data")
     with opened(layers) as union:
         assert copy_up(layers, union) is journal
     assert synced == (["write out"] if journal else ["fsync"])
@@ -95,5 +95,6 @@ def test_by_the_journal(
 
 @pytest.mark.parametrize(("scratch", "expected"), [("xfs", "write out"), ("btrfs", "fsync")], indirect=["scratch"])
 def test_other_filesystems(expected: str, layers: Layers, open_union: OpenUnion, synced: list[str]) -> None:
+    (layers.lowers[0] / "file").write_bytes(b"data")
     assert copy_up(layers, open_union(layers)) is (expected == "write out")
     assert synced == [expected]

@@ -12,6 +12,7 @@ from tests.conftest import LayersFactory
 from tests.oracle.child import in_child
 from tests.overlay.conftest import OpenUnion, config_of, opened
 from tests.overlay.test_lookup import node_of
+from tests.support.lowers import changes_meant
 from tests.support.mounts import Kernel, Layers
 from tests.support.trees import diff, snapshot
 from unionfs.linux import creds, fs
@@ -85,6 +86,7 @@ class TestClosing:
                 assert all(layer.private for layer in union.layers)
                 assert os.system(f"umount {place}") == 0, "the clones do not keep the mount itself"
                 assert os.listdir(b"/proc/self/fd/%d" % union.layers[1].root.fd()) == []
+                changes_meant(*layers.lowers)
         finally:
             os.system(f"umount {place} 2>/dev/null")
 
@@ -101,8 +103,7 @@ class TestRefusals:
     """What can't be a union is named, and nothing is changed."""
 
     @pytest.fixture(autouse=True)
-    def unchanged(self, filled: Layers, lower_guard: Callable[[Layers], None]) -> object:
-        lower_guard(filled)
+    def unchanged(self, filled: Layers) -> object:
         before = snapshot(filled.mnt.parent)
         yield
         assert diff(before, snapshot(filled.mnt.parent)) == []

@@ -20,12 +20,13 @@ from unittest import mock
 
 import trio
 
+from tests.support import lowers
 from tests.support.mounts import Layers
 from tests.wire import answers, kernel
 from tests.wire.answers import Answer, Dirent, Node
 from unionfs.overlay.config import UnionConfig
 from unionfs.overlay.union import Union
-from unionfs.serve import passthrough, run
+from unionfs.serve import run, stacking
 from unionfs.serve.config import Passthrough, SessionConfig
 from unionfs.serve.mounting import Mounted
 from unionfs.serve.session import Session
@@ -50,6 +51,9 @@ class _SocketSession(Session):
             size = os.readv(self.device, [self._buffer])
         except BlockingIOError:
             return 0
+        except ConnectionResetError:
+            # Closed with a notification unread.
+            size = 0
         if not size:
             raise OSError(errno.ENODEV, "the other end was closed")
         return size
@@ -102,13 +106,16 @@ class FakeKernel:
         for node in self.union.inodes.by_id.values():
             if node.attachment is not None:
                 node.attachment.close()
+        for former in self.union.inodes.formers.values():
+            if former.attachment is not None:
+                former.attachment.close()
 
     async def _live(self) -> None:
         device = self._server_end.fileno()
-        obstacle = passthrough.obstacle(self.union, self._session_config)
+        plan = stacking.plan(self.union, self._session_config)
         mounted = Mounted(device, self._session_config.mountpoint, None)
         with mock.patch.object(run, "Session", _SocketSession):
-            life = run._Mount(self.union, self._session_config, mounted, obstacle, lambda status: None)
+            life = run._Mount(self.union, self._session_config, mounted, plan, lambda status: None)
         self.session = life._session
         self._opened.set()
         if await life._agree():
@@ -221,13 +228,17 @@ def union_config(layers: Layers) -> UnionConfig:
 def fake_kernel(
     layers: Layers, *, agree: bool = True, config: UnionConfig | None = None, noacl: bool = False
 ) -> Iterator[FakeKernel]:
-    """A connection to a server of these layers, after INIT unless `agree` is false; it ends with the block."""
+    """A connection to a server of these layers, after INIT unless `agree` is false; it ends with the block.
+
+    The lowers must be untouched then.
+    """
     session = SessionConfig(b"fake", os.fsencode(layers.mnt), noacl=noacl, passthrough=Passthrough.OFF)
-    connection = FakeKernel(config or union_config(layers), session)
-    try:
-        if agree:
-            assert connection.agree().error == 0
-            connection.settle()
-        yield connection
-    finally:
-        connection.close()
+    with lowers.untouched(layers.lowers, layers.work):
+        connection = FakeKernel(config or union_config(layers), session)
+        try:
+            if agree:
+                assert connection.agree().error == 0
+                connection.settle()
+            yield connection
+        finally:
+            connection.close()

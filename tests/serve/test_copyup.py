@@ -24,17 +24,17 @@ from unionfs.wire import abi
 class Brake:
     """Holds every copy of data at its beginning until `release`; `started` says that one is there."""
 
-    def __init__(self, copy: Callable[[int, int, int, int, Cancelled], None]) -> None:
+    def __init__(self, copy: Callable[[int, int, int, int, Cancelled], int]) -> None:
         self._copy = copy
         self._go = threading.Event()
         self.started = threading.Event()
         self.copies = 0
 
-    def __call__(self, source: int, target: int, start: int, end: int, cancelled: Cancelled) -> None:
+    def __call__(self, source: int, target: int, start: int, end: int, cancelled: Cancelled) -> int:
         self.copies += 1
         self.started.set()
         assert self._go.wait(PATIENCE)
-        self._copy(source, target, start, end, cancelled)
+        return self._copy(source, target, start, end, cancelled)
 
     def release(self) -> None:
         """Let them go on, and all that come."""

@@ -13,6 +13,7 @@ import pytest
 from tests.serve.conftest import LARGE
 from tests.serve.fake_kernel import PATIENCE, ROOT, FakeKernel
 from tests.serve.test_copyup import staged, upper_tree, wait_until_no_copy
+from tests.support.lowers import changes_meant
 from tests.support.mounts import Layers
 from tests.support.syscalls import RENAME_EXCHANGE
 from tests.wire import answers, kernel
@@ -124,6 +125,7 @@ def test_a_caller_is_killed_in_the_second_copy_up_of_its_operation(
 ) -> None:
     """Exchanging two large files copies up both, one after the other; the operation is started again after each."""
     (filled.lowers[0] / "dir" / "second").write_bytes(b"second" * (LARGE // 6))
+    changes_meant(*filled.lowers)
     connection.lookup("large")
     directory = connection.lookup("dir").nodeid
     connection.lookup("second", directory)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tests.support import lowers
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 """The checkout: `python -m unionfs` is run with it on PYTHONPATH, so that the tests need no installation."""
 
@@ -87,7 +89,11 @@ def escape(path: Path | str) -> str:
 
 
 def option_string(layers: Layers, options: Options) -> str:
-    """The `-o` string: lowerdir, upperdir and workdir of `layers`, then `options`."""
+    """The `-o` string: lowerdir, upperdir and workdir of `layers`, then `options`.
+
+    Whoever asks for it is about to mount: the lowers must stay as they are from here on (tests.support.lowers).
+    """
+    lowers.watch(layers.lowers, layers.work)
     parts = ["lowerdir=" + ":".join(escape(lower) for lower in layers.lowers)]
     if layers.upper is not None and layers.work is not None:
         parts += [f"upperdir={escape(layers.upper)}", f"workdir={escape(layers.work)}"]
@@ -201,7 +207,11 @@ class Driver(ABC):
         return dict(os.environ)
 
     def start(self, layers: Layers, options: Options | None = None) -> Path:
-        """Mounts and returns the mount point; the caller unmounts (`unmount`). Raises MountFailed."""
+        """Mounts and returns the mount point; the caller unmounts (`unmount`). Raises MountFailed.
+
+        The lowers are watched from here on, and compared when the test ends.
+        """
+        lowers.watch(layers.lowers, layers.work)
         command = self.command(layers, {**self.defaults, **(options or {})})
         try:
             # Waiting for the end of both pipes also proves that a background server does not keep them open.
@@ -226,13 +236,17 @@ class Driver(ABC):
     def mount(self, layers: Layers, options: Options | None = None) -> Iterator[Path]:
         """Mounts for the time of a `with` block and gives the mount point.
 
-        Raises MountFailed when it cannot be mounted, LeftBehind when the mount or its server does not go away afterwards.
+        Raises MountFailed when it cannot be mounted, LeftBehind when the mount or its server does not go away afterwards,
+        LowerChanged when a lower layer is not what it was before it was first mounted.
         """
         self.start(layers, options)
         try:
             yield layers.mnt
         finally:
-            unmount(layers.mnt)
+            try:
+                unmount(layers.mnt)
+            finally:
+                lowers.check(layers.lowers)
 
 
 class Kernel(Driver):
@@ -265,3 +279,18 @@ class FuseOverlayfs(Driver):
 
     def command(self, layers: Layers, options: Options) -> list[str]:
         return ["fuse-overlayfs", "-o", option_string(layers, options), os.fspath(layers.mnt)]
+
+
+@contextmanager
+def read_only(directories: Sequence[Path]) -> Iterator[None]:
+    """Mounts each directory on itself, read-only, for the time of a `with` block."""
+    mounted: list[Path] = []
+    try:
+        for directory in directories:
+            subprocess.run(["mount", "--bind", directory, directory], check=True)
+            mounted.append(directory)
+            subprocess.run(["mount", "-o", "remount,bind,ro", directory], check=True)
+        yield
+    finally:
+        for directory in reversed(mounted):
+            subprocess.run(["umount", directory], check=True)

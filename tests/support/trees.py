@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ LARGE = 64 << 20
 
 BLOCK = 4096
 """Bytes; the unit in which zeros are told from data in large files."""
+
+LONG_PATH = 3000
+"""Bytes; directories with longer paths are reached through a descriptor, since a path may have no more than 4,095."""
 
 TYPES = {
     stat.S_IFREG: "file",
@@ -89,16 +93,22 @@ def snapshot(root: Path | str, leave_out: Collection[str] = DEFAULT_LEAVE_OUT) -
 
 
 def _walk(root: str) -> Iterator[tuple[str, str]]:
+    """(path relative to the root, path to reach it by while the walk goes on) of everything."""
     yield ".", root
     pending = [("", root)]
-    while pending:
-        prefix, directory = pending.pop()
-        with os.scandir(directory) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-        for entry in listed:
-            yield prefix + entry.name, entry.path
-            if entry.is_dir(follow_symlinks=False):
-                pending.append((prefix + entry.name + "/", entry.path))
+    with ExitStack() as deep:
+        while pending:
+            prefix, directory = pending.pop()
+            if len(os.fsencode(directory)) > LONG_PATH:
+                fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                deep.callback(os.close, fd)
+                directory = f"/proc/self/fd/{fd}"
+            with os.scandir(directory) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+            for entry in listed:
+                yield prefix + entry.name, entry.path
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append((prefix + entry.name + "/", entry.path))
 
 
 def record_of(path: str, status: os.stat_result, leave_out: Collection[str] = DEFAULT_LEAVE_OUT) -> Record:

@@ -45,6 +45,25 @@ class Node(NamedTuple):
     attr: Attributes
 
 
+class Node2(NamedTuple):
+    """fuse_entry2_out, and of its fuse_statx what tests look at."""
+
+    nodeid: int
+    generation: int
+    entry_valid: int
+    attr_valid: int
+    entry_valid_nsec: int
+    attr_valid_nsec: int
+    backing_id: int
+    flags: int
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    size: int
+
+
 class Opened(NamedTuple):
     """fuse_open_out."""
 
@@ -86,8 +105,15 @@ def node(body: bytes, at: int = 0) -> Node:
     return Node._make((*fields, _attributes(body, at + 40)))
 
 
+def node2(body: bytes) -> Node2:
+    """fuse_entry2_out, 312 bytes."""
+    fields = struct.unpack_from("=QQQQIIiI", body)
+    nlink, uid, gid, mode, ino, size = struct.unpack_from("=IIIH2xQQ", body, 56 + 16)
+    return Node2._make((*fields, ino, mode, nlink, uid, gid, size))
+
+
 def opened(body: bytes, at: int = 0) -> Opened:
-    """fuse_open_out at the offset `at`, which is 128 in a reply to CREATE."""
+    """fuse_open_out at the offset `at`, which is 128 in a reply to CREATE (312 after fuse_entry2_out)."""
     return Opened(*struct.unpack_from("=QIi", body, at))
 
 

@@ -27,3 +27,12 @@ def test_the_flags_a_linux_6_18_kernel_offers_have_names() -> None:
         *(abi.NO_EXPORT_SUPPORT, abi.HAS_RESEND, abi.ALLOW_IDMAP, abi.REQUEST_TIMEOUT),
     ]
     assert sum(flags) == 0x73FFFFFB | 0x5FD << 32
+
+
+def test_the_draft_of_inode_passthrough() -> None:
+    """FUSE_PASSTHROUGH_OP(op) is 1 << (op - 1)."""
+    draft = abi.INODE_PASSTHROUGH_DRAFT
+    assert (draft.read, draft.write, draft.readdir) == (1 << 14, 1 << 15, 1 << 27)
+    assert (draft.getattr, draft.setattr) == (1 << 2, 1 << 3)
+    assert draft.operations == 0x800C00C
+    assert draft.init_flag == abi.HAS_IO_URING_BUFPOOL

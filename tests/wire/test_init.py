@@ -14,6 +14,7 @@ from unionfs.wire.kinds import Init
 # What Linux 6.18 offers.
 OFFER = Init(7, 45, 131072, 0x73FFFFFB | 0x5FD << 32)
 ALL = (1 << 64) - 1
+DRAFT = abi.INODE_PASSTHROUGH_DRAFT
 
 
 def agreed(init: Init, wanted: Wanted) -> Capabilities:
@@ -79,6 +80,40 @@ def test_no_stack_depth_without_passthrough() -> None:
     caps = agreed(old, wanted)
     assert caps.flags == abi.WRITEBACK_CACHE | abi.INIT_EXT
     assert caps.max_stack_depth == 0
+
+
+@pytest.mark.parametrize(
+    ("minor", "offered", "depth", "taken"),
+    [
+        (45, abi.PASSTHROUGH | DRAFT.init_flag, 1, True),
+        (31, abi.PASSTHROUGH | DRAFT.init_flag, 2, True),
+        (45, abi.PASSTHROUGH, 1, False),
+        (45, DRAFT.init_flag, 1, False),
+        (45, abi.PASSTHROUGH | DRAFT.init_flag, 0, False),
+        (46, abi.PASSTHROUGH | abi.HAS_IO_URING_BUFPOOL, 1, False),
+        (99, abi.PASSTHROUGH | abi.HAS_IO_URING_BUFPOOL, 1, False),
+    ],
+)
+def test_inode_passthrough_comes_from_a_kernel_that_means_it(minor: int, offered: int, depth: int, taken: bool) -> None:
+    """With passthrough of files, and not from where its bit has another meaning, even if that is wanted too."""
+    asked = abi.PASSTHROUGH | abi.INIT_EXT | abi.HAS_IO_URING_BUFPOOL
+    caps = agreed(Init(7, minor, 0, offered | abi.INIT_EXT), Wanted(asked, max_stack_depth=depth, inode_passthrough=DRAFT))
+    assert caps.inode_passthrough is (DRAFT if taken else None)
+    assert bool(caps.flags & DRAFT.init_flag) is taken
+
+
+def test_inode_passthrough_is_never_agreed_on_unasked() -> None:
+    caps = agreed(Init(7, 45, 0, ALL), Wanted(ALL & ~DRAFT.init_flag, max_stack_depth=1))
+    assert caps.inode_passthrough is None
+    assert not caps.flags & DRAFT.init_flag
+
+
+def test_inode_passthrough_by_another_table() -> None:
+    """A later kernel's numbers go where the draft's were."""
+    later = DRAFT._replace(init_flag=1 << 50, until_minor=99)
+    caps = agreed(Init(7, 60, 0, ALL), Wanted(abi.PASSTHROUGH | abi.INIT_EXT, max_stack_depth=1, inode_passthrough=later))
+    assert caps.inode_passthrough is later
+    assert caps.flags == abi.PASSTHROUGH | abi.INIT_EXT | 1 << 50
 
 
 @pytest.mark.parametrize(

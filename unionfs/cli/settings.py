@@ -44,9 +44,11 @@ class Settings:
             raise CommandError("upperdir= needs workdir=: name an empty directory on the same filesystem as the upper one")
         if self.passthrough is Passthrough.ON and self.max_stack_depth == 0:
             raise CommandError("passthrough=on and max_stack_depth=0 contradict each other: leave one of them out")
-        if self.inode_passthrough is InodePassthrough.DRAFT and (self.passthrough is Passthrough.OFF or self.max_stack_depth == 0):
-            switched_off = "passthrough=off" if self.passthrough is Passthrough.OFF else "max_stack_depth=0"
-            raise CommandError(f"inode_passthrough=draft and {switched_off} contradict each other: leave one of them out")
+        if self.inode_passthrough is InodePassthrough.DRAFT:
+            given = {"passthrough=off": self.passthrough is Passthrough.OFF, "max_stack_depth=0": self.max_stack_depth == 0}
+            for off, is_given in given.items():
+                if is_given:
+                    raise CommandError(f"inode_passthrough=draft and {off} contradict each other: leave one of them out")
 
     def union(self) -> UnionConfig:
         """The union asked for, its paths made absolute by the current directory; a work directory alone is left out."""

@@ -4,7 +4,8 @@ import fcntl
 import struct
 from typing import Final
 
-#: _IOW(229, 1, struct fuse_backing_map { int32_t fd; uint32_t flags; uint64_t padding; })
+#: _IOW(229, 1, struct fuse_backing_map { int32_t fd; uint32_t flags; uint64_t ops_mask; })
+#: (the last one is called padding, and has to be 0, in kernels without passthrough of inode operations)
 _BACKING_OPEN: Final = 0x4010E501
 #: _IOW(229, 2, uint32_t)
 _BACKING_CLOSE: Final = 0x4004E502
@@ -12,14 +13,18 @@ _MAP: Final = struct.Struct("=iIQ")
 _ID: Final = struct.Struct("=I")
 
 
-def backing_open(device: int, fd: int) -> int:
+def backing_open(device: int, fd: int, ops_mask: int = 0) -> int:
     """Register the regular file `fd` (O_PATH will do) as a backing file; its id, at least 1.
 
+    `ops_mask`: the operations on inodes that are to pass through to it, as bits; with any but reading and writing it may be a
+    file of any type. That takes a kernel with passthrough of inode operations (a draft), agreed on at INIT.
+
     Raises EPERM (no CAP_SYS_ADMIN in the initial user namespace, or passthrough not negotiated), ELOOP (the file's
-    filesystem is stacked too deep), EINVAL and EISDIR (not a regular file), EOPNOTSUPP.
+    filesystem is stacked too deep), EINVAL (`ops_mask` where there is no such thing), EINVAL and EISDIR (not a regular file),
+    EOPNOTSUPP.
     """
     # Python hands back the ioctl's result only for a mutable buffer.
-    result: int = fcntl.ioctl(device, _BACKING_OPEN, bytearray(_MAP.pack(fd, 0, 0)), True)
+    result: int = fcntl.ioctl(device, _BACKING_OPEN, bytearray(_MAP.pack(fd, 0, ops_mask)), True)
     return result
 
 

@@ -1,4 +1,4 @@
-"""How are mounts made, cloned and removed?  mount(2), umount2(2), open_tree(2), mount_setattr(2)."""
+"""How are mounts made, cloned and removed?  mount(2), umount2(2), open_tree(2), mount_setattr(2), fsopen(2)."""
 
 import ctypes
 import os
@@ -26,6 +26,9 @@ OPEN_TREE_CLOEXEC: Final = os.O_CLOEXEC
 MOUNT_ATTR_RDONLY: Final = 0x1
 MOUNT_ATTR_NOATIME: Final = 0x10
 MOUNT_ATTR__ATIME: Final = 0x70
+_FSOPEN_CLOEXEC: Final = 1
+_FSCONFIG_SET_STRING: Final = 1
+_FSCONFIG_CMD_CREATE: Final = 6
 
 _mount: Final = libc.slow.mount
 _mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
@@ -63,3 +66,19 @@ def private_clone(dir_fd: int, *, read_only: bool) -> int:
         os.close(clone)
         raise
     return clone
+
+
+def unmounted_fuse(device: int) -> int:
+    """A descriptor that keeps a new FUSE filesystem served by `device` (/dev/fuse) alive, which is mounted nowhere.
+
+    The kernel has put its INIT in the queue when this returns.  Raises EPERM without the privilege, ENOSYS before kernel 5.2.
+    """
+    context = libc.syscall("fsopen", b"fuse", _FSOPEN_CLOEXEC)
+    try:
+        for key, value in ((b"fd", b"%d" % device), (b"rootmode", b"40000"), (b"user_id", b"0"), (b"group_id", b"0")):
+            libc.syscall("fsconfig", context, _FSCONFIG_SET_STRING, key, value, 0)
+        libc.syscall("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0)
+    except OSError:
+        os.close(context)
+        raise
+    return context

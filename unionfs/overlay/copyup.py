@@ -150,7 +150,7 @@ class CopyUp:
         assert self._stat is not None
         if self._source >= 0 and self._target >= 0 and (flags := _carried_flags(self._source)):
             fs.set_inode_flags(self._target, flags)
-        letters = protect.encode(self._stat.attributes)
+        letters = protect.encode(protect.real_flags(self._node, self._stat))
         if letters:
             xattr.write(*here, self._union.prefix + "protattr", letters)
 
@@ -222,6 +222,8 @@ class CopyUp:
 
     def _settle(self, node: Node, parent: DirNode, upper: RealDir) -> None:
         union = self._union
+        if self._stat is not None:
+            node.protected = protect.real_flags(node, self._stat)
         if isinstance(node, DirNode):
             node.reals = (RealDir(upper.layer, upper, node.name), *node.reals)
             node.reals[0].note_new()
@@ -234,8 +236,6 @@ class CopyUp:
                 # The other names stay with the lower file: from now on this one is another inode.
                 node.ino = union.inodes.number(upper.layer, stat.stat(upper.fd(), node.name).ino)
         union.changed.append(node)
-        if self._stat is not None:
-            node.protected = self._stat.attributes & (protect.APPEND | protect.IMMUTABLE)
         node.upper = True
         node.real_dir = upper
         node.real_name = node.name

@@ -16,6 +16,9 @@ ROOT_ID: Final = 1
 #: With layers on several filesystems the highest bits of st_ino say which one, as overlayfs's xino does.
 _FS_SHIFT: Final = 58
 _INO_MASK: Final = (1 << _FS_SHIFT) - 1
+_ALL_BITS: Final = (1 << 63) - 1
+#: An odd number whose small multiples have no order in any of their bits: 2 to the 64th over the golden ratio.
+_SCATTER: Final = 0x9E3779B97F4A7C15
 
 
 class Former:
@@ -128,8 +131,13 @@ class Inodes:
             node.link_ino = 0
 
     def number(self, layer: Layer, ino: int) -> int:
-        """`st_ino` for the inode `ino` of a layer: unique over all layers' filesystems."""
-        return (layer.fs_index << _FS_SHIFT) | (ino & _INO_MASK) if self._shift else ino
+        """`st_ino` for the inode `ino` of a layer: unique over all layers' filesystems, the same at every mount."""
+        if not self._shift:
+            return ino
+        if ino <= _INO_MASK:
+            return (layer.fs_index << _FS_SHIFT) | ino
+        # A layer that is a union itself, or has numbers without order, uses the highest bits as well.
+        return (ino ^ (layer.fs_index + 1) * _SCATTER) & _ALL_BITS
 
     def origin_number(self, dir_fd: int, name: bytes, prefix: str, kind: int) -> int | None:
         """`st_ino` of the lower inode that an upper object says it was copied from; None when that can't be told."""

@@ -17,6 +17,12 @@ _OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 #: Why the mount of a layer can't be cloned: no privilege, a foreign or locked mount, a kernel before 5.12.
 _NO_CLONE: Final = frozenset((errno.EPERM, errno.EINVAL, errno.ENOSYS))
 
+#: Filesystems that may lie on others, and how deep they are at least (s_stack_depth; FUSE has one with passthrough only, and
+#: procfs forbids that anything is stacked on it).
+_LEAST_DEPTH: Final = {
+    fs.OVERLAYFS_SUPER_MAGIC: 1, fs.ECRYPTFS_SUPER_MAGIC: 1, fs.FUSE_SUPER_MAGIC: 0, fs.PROC_SUPER_MAGIC: 2,
+}  # fmt: skip
+
 
 @dataclass(slots=True, eq=False)
 class Layer:
@@ -26,8 +32,9 @@ class Layer:
     dev: st_dev of its root.  uuid: of its filesystem, zeros if it has none.  private: opened through a detached clone of its
     mount, so that for a lower layer the kernel itself refuses every write.  handles: its filesystem has file handles.
     ordered: its filesystem's journal never commits a name before data that were written out before it was given.
-    stack_depth: how many stacking filesystems its superblock already is.  base: the descriptor the root was opened from.
-    readable: its root opened for reading, as file handles need it.
+    stack_depth: how many stacking filesystems its superblock already is; where `stackable`, the least it can be, until someone
+    finds out.  base: the descriptor the root was opened from.
+    readable: its root opened for reading, as file handles need it.  has_flags: what statx(2) says of immutable files is meant.
     """
 
     number: int
@@ -41,6 +48,8 @@ class Layer:
     handles: bool = False
     ordered: bool = False
     stack_depth: int = 0
+    stackable: bool = False
+    has_flags: bool = True
     fs_index: int = 0
     root: RealDir = field(init=False)
     base: Fd | None = None
@@ -60,7 +69,9 @@ class Layer:
         self.uuid = handle.filesystem_uuid(self.readable.fileno())
         kind = fs.statfs(fd).type
         self.ordered = kind == fs.XFS_SUPER_MAGIC or (kind == fs.EXT4_SUPER_MAGIC and _has_journal(self.dev))
-        self.stack_depth = 1 if kind in (fs.OVERLAYFS_SUPER_MAGIC, fs.FUSE_SUPER_MAGIC) else 0
+        self.has_flags = kind != fs.EROFS_SUPER_MAGIC
+        self.stackable = kind in _LEAST_DEPTH
+        self.stack_depth = _LEAST_DEPTH.get(kind, 0)
 
     def open_origin(self, origin: marks.Origin) -> int:
         """An O_PATH descriptor of the inode an origin names.  Raises OSError (ESTALE, EPERM) when it can't be had."""

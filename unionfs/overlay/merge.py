@@ -124,17 +124,19 @@ def build(union: Union, node: DirNode) -> MergedIndex:
         return index
     closed: set[bytes] = set()
     for real in node.reals:
-        _scan(union, index, real, closed)
+        _scan(union, index, real, closed, node.is_merged)
     index.end_scan()
     return index
 
 
-def _scan(union: Union, index: MergedIndex, real: RealDir, closed: set[bytes]) -> None:
+def _scan(union: Union, index: MergedIndex, real: RealDir, closed: set[bytes], merged: bool) -> None:
     """Add one layer's names; `closed` are those nothing further below can add to."""
     names = index.names
     markers: list[bytes] = []
     layer = real.layer
-    is_upper, number, marker = layer.is_upper, union.inodes.number, marks.MARKER
+    number, marker = union.inodes.number, marks.MARKER
+    # An upper object's number is its origin's, if it has one, or a merged directory's the lower part's: left open then.
+    is_open = layer.is_upper and (merged or real.marks().impure)
     # Whether an object is a whiteout its type alone tells, but for regular files where xattrs may make them so.
     telling = _TELLING - {modes.S_IFREG} if real.marks().xwhiteouts else _TELLING
     only_here = (real,)
@@ -154,8 +156,7 @@ def _scan(union: Union, index: MergedIndex, real: RealDir, closed: set[bytes]) -
                     continue
             old = names.get(name)
             if old is None:
-                # An upper object's number is its origin's, if it has one: left open here.
-                index.add_scanned(name, kind, 0 if is_upper else number(layer, entry.inode()), only_here)
+                index.add_scanned(name, kind, 0 if is_open else number(layer, entry.inode()), only_here)
                 if kind != _S_IFDIR:
                     closed.add(name)
             elif kind == _S_IFDIR:

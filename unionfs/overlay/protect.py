@@ -37,9 +37,18 @@ def encode(flags: int) -> bytes:
     return bytes(letter for letter, bit in _LETTERS.items() if flags & bit)
 
 
+def real_flags(node: Node, found: Stat) -> int:
+    """The flags of the real object, whose stat is `found`.
+
+    EROFS calls everything immutable and means that nothing can be written there; the kernel's overlayfs asks for inode flags, of
+    which EROFS has none.
+    """
+    return found.attributes & (IMMUTABLE | APPEND) if node.upper or node.layer().has_flags else 0
+
+
 def flags_of(node: Node) -> int:
     """The flags in force, but for those that the upper filesystem itself enforces."""
-    return node.protected if node.upper else stat.stat(*node.at()).attributes & (IMMUTABLE | APPEND)
+    return node.protected if node.upper else real_flags(node, stat.stat(*node.at()))
 
 
 def check_change(node: Node) -> Stat | None:
@@ -48,7 +57,7 @@ def check_change(node: Node) -> Stat | None:
     The stat of a lower object, which a copy-up can go on with; None for an upper one.
     """
     found = None if node.upper else stat.stat(*node.at())
-    if node.protected if found is None else found.attributes & (IMMUTABLE | APPEND):
+    if node.protected if found is None else real_flags(node, found):
         raise OSError(errno.EPERM, "immutable or append-only")
     return found
 
@@ -58,7 +67,7 @@ def check_open(node: Node, *, appending: bool) -> None:
 
     The upper layer's own flags count here too: a passthrough open is made without the kernel's check of them.
     """
-    flags = node.protected | stat.stat(*node.at()).attributes
+    flags = node.protected | real_flags(node, stat.stat(*node.at()))
     if flags & IMMUTABLE or (flags & APPEND and not appending):
         raise OSError(errno.EPERM, "immutable or append-only")
 

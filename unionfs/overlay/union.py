@@ -81,7 +81,11 @@ class Union:
         finally:
             if work >= 0:
                 os.close(work)
-        union.settle_whiteouts()
+        try:
+            union.settle_whiteouts()
+        except BaseException:
+            union.close()
+            raise
         return union
 
     @staticmethod

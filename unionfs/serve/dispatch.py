@@ -15,6 +15,7 @@ from unionfs.serve.context import Context
 from unionfs.serve.directories import Directories
 from unionfs.serve.fileio import Descriptors
 from unionfs.serve.files import CreateReply, Files
+from unionfs.serve.inode_passthrough import InodeBackings, InodeOperations
 from unionfs.serve.ioctls import Ioctls
 from unionfs.serve.names import Names
 from unionfs.serve.opens import OpenReply, Opens
@@ -49,9 +50,10 @@ class Route(NamedTuple):
 class Server:
     """All handlers over one union."""
 
-    __slots__ = ("_valid", "files", "opens", "routes")
+    __slots__ = ("_backings", "_valid", "files", "opens", "routes")
 
     def __init__(self, context: Context, backings: Backings) -> None:
+        self._backings = backings
         self._valid = context.valid
         self.opens = Opens(context, backings, Descriptors(_descriptor_limit()))
         attributes = Attributes(context, self.opens)
@@ -102,6 +104,9 @@ class Server:
             (Opcode.DESTROY, _ignore, _empty),
             (Opcode.NOTIFY_REPLY, _ignore, _nothing),
         ]
+        if isinstance(self._backings, InodeBackings):
+            # The later row counts.
+            rows += InodeOperations(context, self._backings, names, files).rows()
         return {int(opcode): Route(handle, encode) for opcode, handle, encode in rows}
 
     def _lookup(self, unique: int, entry: Entry | None) -> bytes:

@@ -9,43 +9,22 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Sequence
 from typing import Final
 
-from unionfs.linux import creds, fuse
+from unionfs.linux import fuse
 from unionfs.overlay import files
 from unionfs.overlay.creator import SERVER, Identity
 from unionfs.overlay.layer import Layer
 from unionfs.overlay.node import Node
 from unionfs.overlay.union import Union
-from unionfs.serve.config import Passthrough, SessionConfig
+from unionfs.serve import stacking
 from unionfs.serve.fileio import FileIo
 
 _log: Final = logging.getLogger("unionfs")
-#: The kernel's limit of stacked filesystems (FILESYSTEM_MAX_STACK_DEPTH).
-MAX_STACK_DEPTH: Final = 2
 #: Registered files that nobody has open.
 _MOST_IDLE: Final = 4096
 _TRANSIENT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR))
-
-
-def stack_depth(union: Union, config: SessionConfig) -> int:
-    """The `max_stack_depth` to ask for: as configured, or one more than the deepest layer's; 0 for no passthrough."""
-    if config.max_stack_depth is not None:
-        return config.max_stack_depth
-    return min(MAX_STACK_DEPTH, 1 + max(layer.stack_depth for layer in union.layers))
-
-
-def obstacle(union: Union, config: SessionConfig) -> str | None:
-    """Why passthrough can't even be asked for; None when it can."""
-    if config.passthrough is Passthrough.OFF:
-        return "switched off"
-    if config.max_stack_depth == 0:
-        return "max_stack_depth=0"
-    if not creds.has_capability(creds.CAP_SYS_ADMIN) or not creds.in_initial_user_namespace():
-        return "needs CAP_SYS_ADMIN in the initial user namespace"
-    if any(not layer.private for layer in union.layers):
-        return "the layers' mounts can't be cloned"
-    return None
 
 
 class Backings:
@@ -67,18 +46,31 @@ class Backings:
         self.reason = "not negotiated"
 
     def probe(self, union: Union) -> None:
-        """Prove on a real file that the kernel takes backing files, as far as there is a file to try with."""
-        if union.read_only:
-            return
-        fd, name = union.staging_area().open_file(0o600)
-        try:
-            fuse.backing_close(self._device, fuse.backing_open(self._device, fd))
-        except OSError as error:
-            self.reason = _explain(error)
-        finally:
-            os.close(fd)
-            if name:
-                union.staging_area().discard(name)
+        """Prove on a staged file that the kernel takes backing files, and those of the upper layer; the others' at first use."""
+        if not union.read_only:
+            self._probe(union, union.layers[:1])
+
+    def probe_lowers(self, union: Union) -> None:
+        """Prove it for the lower layers too, on a file of each filesystem if one is near."""
+        by_device: dict[int, list[Layer]] = {}
+        for layer in union.layers:
+            if not layer.is_upper:
+                by_device.setdefault(layer.dev, []).append(layer)
+        for layers in by_device.values():
+            self._probe(union, layers)
+
+    def _probe(self, union: Union, layers: Sequence[Layer]) -> None:
+        with stacking.a_file_of(union, layers) as fd:
+            if fd < 0 or self.reason:
+                return
+            try:
+                fuse.backing_close(self._device, fuse.backing_open(self._device, fd))
+            except OSError as error:
+                if error.errno == errno.EPERM:
+                    self.reason = _explain(error)
+                else:
+                    for layer in layers:
+                        self.refused.setdefault(layer, _explain(error))
 
     def offers(self, node: Node) -> bool:
         """May the node's real file be registered, as far as is known?"""
@@ -99,7 +91,7 @@ class Backings:
         own = fd if fd >= 0 else files.open_path(node)
         try:
             self._identity.assume_ids(SERVER)
-            io.backing_id = fuse.backing_open(self._device, own)
+            io.backing_id = fuse.backing_open(self._device, own, self._operations(node))
         except OSError as error:
             self._refuse(layer, error)
             return False
@@ -109,6 +101,10 @@ class Backings:
         io.backing_upper = node.upper
         self.registered += 1
         return True
+
+    def _operations(self, node: Node) -> int:
+        """The operations on the inode itself that are to pass through to its file, as bits of `ops_mask`."""
+        return 0
 
     def _refuse(self, layer: Layer | None, error: OSError) -> None:
         self.fallbacks += 1

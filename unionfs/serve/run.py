@@ -11,15 +11,18 @@ from typing import Final
 
 import trio
 
+from unionfs.overlay.layer import Layer
 from unionfs.overlay.union import Union
-from unionfs.serve import passthrough, status
-from unionfs.serve.config import UNLIMITED_TIMEOUT, Passthrough, SessionConfig
+from unionfs.serve import inode_passthrough, stacking, status
+from unionfs.serve.config import UNLIMITED_TIMEOUT, InodePassthrough, Passthrough, SessionConfig
 from unionfs.serve.context import Context
 from unionfs.serve.dispatch import Server
 from unionfs.serve.errors import MountError
+from unionfs.serve.inode_passthrough import InodeBackings
 from unionfs.serve.mounting import Mounted, open_mount
 from unionfs.serve.passthrough import Backings
 from unionfs.serve.session import Session
+from unionfs.serve.stacking import Plan
 from unionfs.wire import abi
 from unionfs.wire.abi import Opcode
 from unionfs.wire.cursor import Malformed
@@ -46,11 +49,10 @@ def serve(union: Union, config: SessionConfig, ready: Callable[[str], None]) -> 
 
     `ready` is called once with a status line when the mount answers.  Raises MountError when it can't be mounted.
     """
-    obstacle = passthrough.obstacle(union, config)
-    if obstacle and config.passthrough is Passthrough.ON:
-        raise MountError(f"passthrough=on: can't be had: {obstacle}")
+    plan = stacking.plan(union, config)
+    _insist(config, plan.obstacle, plan.too_deep)
     mounted = open_mount(config)
-    life = _Mount(union, config, mounted, obstacle, ready)
+    life = _Mount(union, config, mounted, plan, ready)
     try:
         trio.run(life.run)
         if life.failure is not None:
@@ -61,22 +63,35 @@ def serve(union: Union, config: SessionConfig, ready: Callable[[str], None]) -> 
         mounted.unmount(lazy=True)
 
 
+def _insist(config: SessionConfig, obstacle: str, refused: dict[Layer, str]) -> None:
+    """With `passthrough=on`, it has to be there for every layer.  Raises MountError."""
+    if config.passthrough is Passthrough.ON and refused:
+        raise MountError(f"passthrough=on: can't be had for files of {stacking.named(refused)}")
+    if config.passthrough is Passthrough.ON and obstacle:
+        raise MountError(f"passthrough=on: can't be had: {obstacle}")
+    if config.inode_passthrough is InodePassthrough.DRAFT and obstacle:
+        raise MountError(f"inode_passthrough=draft: can't be had: {obstacle}")
+
+
 class _Mount:
     """One mount's life."""
 
     def __init__(
-        self, union: Union, config: SessionConfig, mounted: Mounted, obstacle: str | None, ready: Callable[[str], None]
+        self, union: Union, config: SessionConfig, mounted: Mounted, plan: Plan, ready: Callable[[str], None]
     ) -> None:
         self._union = union
         self._config = config
         self._mounted = mounted
-        self._obstacle = obstacle
+        self._plan = plan
         self._ready = ready
         self.failure: MountError | None = None
         self._server: Server | None = None
         self._stack_depth = 0
         self._session = Session(mounted.device, union, _MAX_WRITE, config.debug)
         self._backings = Backings(mounted.device, union.identity)
+        self._inodes = abi.INODE_PASSTHROUGH_DRAFT if config.inode_passthrough is InodePassthrough.DRAFT else None
+        if self._inodes is not None:
+            self._backings = InodeBackings(mounted.device, union.identity, union, self._inodes)
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -127,6 +142,9 @@ class _Mount:
         except OSError as error:
             session.send(error_reply(header.unique, errno.EPROTO))
             raise MountError(error.strerror or "the kernel's FUSE is too old") from None
+        if caps.inode_passthrough is not self._inodes:
+            session.send(error_reply(header.unique, errno.EPROTO))
+            raise MountError(inode_passthrough.NOT_OFFERED)
         session.send(encode_init(header.unique, caps))
         self._mounted.widen_readahead()
         self._settle_passthrough(caps)
@@ -139,25 +157,28 @@ class _Mount:
 
     def _wanted(self) -> Wanted:
         flags = _FLAGS
-        depth = 0
         if not self._config.noacl:
             flags |= abi.POSIX_ACL
-        if self._obstacle is None:
+        if not self._plan.obstacle:
             flags |= abi.PASSTHROUGH
-            depth = passthrough.stack_depth(self._union, self._config)
-        return Wanted(flags, max_write=_MAX_WRITE, max_stack_depth=depth)
+        depth = self._plan.max_stack_depth
+        return Wanted(flags, max_write=_MAX_WRITE, max_stack_depth=depth, inode_passthrough=self._inodes)
 
     def _settle_passthrough(self, caps: Capabilities) -> None:
         backings = self._backings
-        if self._obstacle is not None:
-            backings.reason = self._obstacle
+        backings.refused.update(self._plan.too_deep)
+        if self._plan.obstacle:
+            backings.reason = self._plan.obstacle
         elif not caps.flags & abi.PASSTHROUGH:
             backings.reason = "the kernel does not offer it (Linux 6.9 or later is needed)"
         else:
             backings.reason = ""
             backings.probe(self._union)
-        if backings.reason and self._config.passthrough is Passthrough.ON:
-            raise MountError(f"passthrough=on: can't be had: {backings.reason}")
+            if self._config.passthrough is Passthrough.ON:
+                backings.probe_lowers(self._union)
+        _insist(self._config, backings.reason, backings.refused)
+        if backings.refused:
+            _log.warning("no passthrough for files of %s", stacking.named(backings.refused))
 
     def _status(self) -> str:
         return f"passthrough: off ({self._backings.reason})" if self._backings.reason else "passthrough: on"

@@ -5,7 +5,7 @@ request. INIT flags are 64-bit values: `flags | flags2 << 32` of the INIT messag
 """
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 MAJOR: Final = 7
 """Major protocol version spoken here."""
@@ -159,6 +159,43 @@ ALLOW_IDMAP: Final = 1 << 40
 OVER_IO_URING: Final = 1 << 41
 REQUEST_TIMEOUT: Final = 1 << 42
 HAS_IO_URING_BUFPOOL: Final = 1 << 43
+
+
+class InodePassthrough(NamedTuple):
+    """One version of the kernel interface by which operations on an inode pass through to a backing file.
+
+    init_flag: FUSE_PASSTHROUGH_INO, the INIT flag.  until_minor: the protocol version from which on that bit means something
+    else.  read, write, readdir, getattr, setattr: the bits of the operations in `ops_mask` of struct fuse_backing_map.
+    """
+
+    init_flag: int
+    until_minor: int
+    read: int
+    write: int
+    readdir: int
+    getattr: int
+    setattr: int
+
+    @property
+    def operations(self) -> int:
+        """All bits that `ops_mask` may have."""
+        return self.read | self.write | self.readdir | self.getattr | self.setattr
+
+
+INODE_PASSTHROUGH_DRAFT: Final = InodePassthrough(
+    init_flag=1 << 43,
+    until_minor=46,
+    read=1 << Opcode.READ - 1,
+    write=1 << Opcode.WRITE - 1,
+    readdir=1 << Opcode.READDIR - 1,
+    getattr=1 << Opcode.GETATTR - 1,
+    setattr=1 << Opcode.SETATTR - 1,
+)
+"""The proposal "fuse: extend passthrough to inode operations", second version; no released kernel has it.
+
+A kernel that gets it with other numbers needs another such table, and nothing else: what the numbers stand for is in the
+entry replies (`reply.Entry2`), the ioctl (`linux.fuse`) and serve/.
+"""
 
 # SETATTR valid: which fields of the request count.
 FATTR_MODE: Final = 1 << 0

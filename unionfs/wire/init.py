@@ -24,7 +24,8 @@ class Wanted(NamedTuple):
 
     `flags` are INIT flags; `max_stack_depth` is 1 or 2 with PASSTHROUGH (2: backing files may be on a stacked file
     system, and nothing can be stacked on the mount), 0 turns it off. Zero in `congestion_threshold` is three quarters
-    of `max_background`.
+    of `max_background`. `inode_passthrough` is the version of passthrough of inode operations that is wanted, if any; it
+    comes with PASSTHROUGH or not at all.
     """
 
     flags: int
@@ -37,6 +38,7 @@ class Wanted(NamedTuple):
     max_stack_depth: int = 0
     request_timeout: int = 0
     page_size: int = mmap.PAGESIZE
+    inode_passthrough: abi.InodePassthrough | None = None
 
 
 class Capabilities(NamedTuple):
@@ -52,6 +54,7 @@ class Capabilities(NamedTuple):
     time_gran: int
     max_stack_depth: int
     request_timeout: int
+    inode_passthrough: abi.InodePassthrough | None = None
 
 
 def negotiate(init: Init, wanted: Wanted) -> tuple[Capabilities, bytes]:
@@ -69,7 +72,15 @@ def negotiate(init: Init, wanted: Wanted) -> tuple[Capabilities, bytes]:
             f"the kernel speaks FUSE {init.major}.{init.minor}; {abi.MAJOR}.{abi.MIN_MINOR} or later is needed",
         )
     minor = min(init.minor, abi.MINOR)
-    flags = _agreed_flags(init.flags & wanted.flags, minor, wanted)
+    inodes = wanted.inode_passthrough
+    if inodes is None:
+        flags = _agreed_flags(init.flags & wanted.flags, minor, wanted)
+    else:
+        # The bit may have another meaning too, which is not what is asked for here.
+        asked = wanted.flags & ~inodes.init_flag | (inodes.init_flag if init.minor < inodes.until_minor else 0)
+        flags = _agreed_flags(init.flags & asked, minor, wanted)
+        if not flags & abi.PASSTHROUGH:
+            flags &= ~inodes.init_flag
     max_pages = max(1, min(wanted.max_pages, 0xFFFF)) if flags & abi.MAX_PAGES else abi.DEFAULT_MAX_PAGES
     max_background = min(wanted.max_background, 0xFFFF)
     congestion_threshold = min(wanted.congestion_threshold or max_background * 3 // 4, max_background)
@@ -84,6 +95,7 @@ def negotiate(init: Init, wanted: Wanted) -> tuple[Capabilities, bytes]:
         time_gran=wanted.time_gran,
         max_stack_depth=wanted.max_stack_depth if flags & abi.PASSTHROUGH else 0,
         request_timeout=min(wanted.request_timeout, 0xFFFF) if flags & abi.REQUEST_TIMEOUT else 0,
+        inode_passthrough=inodes if inodes is not None and flags & inodes.init_flag else None,
     )
     return caps, encode_body(caps)
 

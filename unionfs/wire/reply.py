@@ -90,22 +90,45 @@ class Statx(NamedTuple):
     dev_minor: int
 
 
+class Entry2(NamedTuple):
+    """fuse_entry2_out, 312 bytes, in place of `Entry` once passthrough of inode operations is agreed on (a draft).
+
+    As `Entry`, with the attributes as of statx(2). `backing_id`: the registered file that becomes the inode's backing file for
+    its whole life, 0 for none; `flags`: none are known.
+    """
+
+    nodeid: int
+    generation: int
+    entry_valid: int
+    attr_valid: int
+    entry_valid_nsec: int
+    attr_valid_nsec: int
+    backing_id: int
+    flags: int
+    statx: Statx
+
+
 # One reply is one structure: header, then what follows it. "i" in the header is the error, 0 wherever data follows.
 _OUT = "IiQ"
 _ATTR_FIELDS = "QQQqqqIIIIIIIIII"
 _ENTRY_FIELDS = "QQQQII" + _ATTR_FIELDS
+_STATX_FIELDS = "IIQIIIH2xQQQQ" + "qI4x" * 4 + "IIII112x"
+_ENTRY2_FIELDS = "QQQQIIiI8x" + _STATX_FIELDS
 _OPEN_FIELDS = "QIi"
 
 _HEADER: Final = struct.Struct("=" + _OUT)
 _ENTRY: Final = struct.Struct("=" + _OUT + _ENTRY_FIELDS)
 _NEGATIVE: Final = struct.Struct("=" + _OUT + "16xQ8xI4x88x")
+_ENTRY2: Final = struct.Struct("=" + _OUT + _ENTRY2_FIELDS)
+_NEGATIVE2: Final = struct.Struct("=" + _OUT + "16xQ8xI4x272x")
 _ATTR: Final = struct.Struct("=" + _OUT + "QI4x" + _ATTR_FIELDS)
 _OPEN: Final = struct.Struct("=" + _OUT + _OPEN_FIELDS)
 _CREATE: Final = struct.Struct("=" + _OUT + _ENTRY_FIELDS + _OPEN_FIELDS)
+_CREATE2: Final = struct.Struct("=" + _OUT + _ENTRY2_FIELDS + _OPEN_FIELDS)
 _SIZE: Final = struct.Struct("=" + _OUT + "I4x")
 _LONG: Final = struct.Struct("=" + _OUT + "Q")
 _STATFS: Final = struct.Struct("=" + _OUT + "QQQQQIII4x24x")
-_STATX: Final = struct.Struct("=" + _OUT + "QII16x" + "IIQIIIH2xQQQQ" + "qI4x" * 4 + "IIII112x")
+_STATX: Final = struct.Struct("=" + _OUT + "QII16x" + _STATX_FIELDS)
 _IOCTL: Final = struct.Struct("=" + _OUT + "iIII")
 _LK: Final = struct.Struct("=" + _OUT + "QQII")
 
@@ -135,13 +158,26 @@ def negative(unique: int, entry_valid: int, entry_valid_nsec: int = 0) -> bytes:
     return _NEGATIVE.pack(144, 0, unique, entry_valid, entry_valid_nsec)
 
 
+def entry2(unique: int, e: Entry2) -> bytes:
+    """What `entry` is, with passthrough of inode operations."""
+    return _ENTRY2.pack(328, 0, unique, *e[:8], *e.statx)
+
+
+def negative2(unique: int, entry_valid: int, entry_valid_nsec: int = 0) -> bytes:
+    """What `negative` is, with passthrough of inode operations."""
+    return _NEGATIVE2.pack(328, 0, unique, entry_valid, entry_valid_nsec)
+
+
 def attr(unique: int, attr_valid: int, attr: Attr, attr_valid_nsec: int = 0) -> bytes:
     """The attributes, good for `attr_valid` seconds (and nanoseconds): GETATTR, SETATTR."""
     return _ATTR.pack(120, 0, unique, attr_valid, attr_valid_nsec, *attr)
 
 
 def open_(unique: int, fh: int, flags: int, backing_id: int = 0) -> bytes:
-    """OPEN, OPENDIR: the server's handle, FOPEN_ bits, and with FOPEN_PASSTHROUGH the id of the backing file."""
+    """OPEN, OPENDIR: the server's handle, FOPEN_ bits, and with FOPEN_PASSTHROUGH the id of the backing file.
+
+    An id of 0 means the backing file that an `Entry2` gave the inode.
+    """
     return _OPEN.pack(32, 0, unique, fh, flags, backing_id)
 
 
@@ -151,6 +187,11 @@ def create(unique: int, e: Entry, fh: int, flags: int, backing_id: int = 0) -> b
     return _CREATE.pack(
         160, 0, unique, nodeid, generation, entry_valid, attr_valid, entry_nsec, attr_nsec, *attr, fh, flags, backing_id
     )
+
+
+def create2(unique: int, e: Entry2, fh: int, flags: int, backing_id: int = 0) -> bytes:
+    """What `create` is, with passthrough of inode operations; a `backing_id` of 0 means the inode's own backing file."""
+    return _CREATE2.pack(344, 0, unique, *e[:8], *e.statx, fh, flags, backing_id)
 
 
 def write(unique: int, size: int) -> bytes:
@@ -261,9 +302,10 @@ class DirBuffer:
         units = (length + 7) >> 3
         if _DIRENTPLUS_SIZE + 8 * units > self._left:
             return False
-        fields = _FIELDS_OF_NO_ENTRY if entry is None else (*entry[:6], *entry.attr)
         layout = _DIRENTPLUS[units] if units < _COMMON_UNITS else struct.Struct(_DIRENTPLUS_FIELDS + f"{8 * units}s")
-        return self._put(layout.pack(*fields, ino, next_offset, length, dtype, name))
+        if entry is None:
+            return self._put(layout.pack(*_FIELDS_OF_NO_ENTRY, ino, next_offset, length, dtype, name))
+        return self._put(layout.pack(*entry[:6], *entry[6], ino, next_offset, length, dtype, name))
 
     def _put(self, record: bytes) -> bool:
         self._records.append(record)
