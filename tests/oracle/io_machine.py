@@ -11,7 +11,7 @@ import time
 from typing import NoReturn
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.oracle.actor import flag_names
 from tests.oracle.io_model import Model, Opened, Slot
@@ -36,7 +36,10 @@ def _is_defined(flags: int) -> bool:
 LETTERS = st.sampled_from([b"a", b"b", b"c", b"d", b"e", b"f"])
 SIZES = st.sampled_from([0, 1, 4096, 7000, 80_000])
 OFFSETS = st.sampled_from([0, 10, 4096, 4999, 65_536])
-PATHS = st.sampled_from(NAMES)
+FAVOURITES = ("1st", "2nd")
+"""Stand for two names that each example draws at its start, so that most calls meet on the same files."""
+
+PATHS = st.sampled_from([*FAVOURITES * 5, *NAMES])
 MODES = st.sampled_from([0o644, 0o755, 0o600])
 TIMES = st.sampled_from([BUILT_NS + 10**9, BUILT_NS + 2 * 10**9])
 WORKER = st.integers(0, WORKERS - 1)
@@ -89,7 +92,20 @@ class IoMachine(RuleBasedStateMachine):
         self._lost = False
         self._directory = self.pair.enter()
         self._model = Model(self.lower_io, self.pair.oracle.layers.top / self._directory)
+        self._names: dict[object, str] = {}
         self._compare_views("at the start", ())
+
+    @initialize(first=st.sampled_from(NAMES[:6]), second=st.sampled_from(NAMES), mapped=st.booleans(), held=st.booleans())
+    def begin(self, first: str, second: str, mapped: bool, held: bool) -> None:
+        """Draws the favourites; one is open from the start, and perhaps mapped."""
+        self._names = dict(zip(FAVOURITES, (first, second), strict=True))
+        if held:
+            self.open(0, 0, first, os.O_RDONLY, 0)
+        if held and mapped:
+            self.map(0, 0, True, False)
+
+    def _named(self, path: str) -> str:
+        return self._names.get(path, path)
 
     def teardown(self) -> None:
         """Every file by name, once while all is open, once after all is closed."""
@@ -111,6 +127,7 @@ class IoMachine(RuleBasedStateMachine):
         return oracle
 
     def _call(self, worker: int, command: str, *arguments: object) -> tuple[Answer, Answer]:
+        arguments = tuple(self._named(value) if isinstance(value, str) else value for value in arguments)
         shown = [flag_names(value) if command.endswith("open") and i == 2 and isinstance(value, int) else repr(value)
                  for i, value in enumerate(arguments)]  # fmt: skip
         self._log.append(f"process {worker}: {command}({', '.join(shown)})")
@@ -146,10 +163,19 @@ class IoMachine(RuleBasedStateMachine):
 
     @rule(worker=WORKER, number=st.integers(0, SLOTS - 1), path=PATHS, flags=FLAGS, mode=MODES)
     def open(self, worker: int, number: int, path: str, flags: int, mode: int) -> None:
+        path = self._named(path)
         self._model.forget_slot((worker, number))
         lower = self._model.lower_content(path)
         if self._do(worker, "open", number, path, flags, mode, rebound=(path,)).outcome == "ok":
             self._model.opened((worker, number), path, flags, lower)
+
+    @rule(worker=WORKER, number=st.integers(0, SLOTS - 1), path=PATHS, writable=st.booleans())
+    def open_plainly(self, worker: int, number: int, path: str, writable: bool) -> None:
+        self.open(worker, number, path, os.O_RDWR if writable else os.O_RDONLY, 0)
+
+    @rule(worker=WORKER, number=st.integers(0, SLOTS - 1), path=PATHS, more=st.sampled_from([0, os.O_TRUNC, os.O_APPEND]))
+    def open_to_write(self, worker: int, number: int, path: str, more: int) -> None:
+        self.open(worker, number, path, os.O_WRONLY | more, 0)
 
     @precondition(lambda self: self._model.slots)
     @rule(source=NUMBER, number=st.integers(0, SLOTS - 1), flags=AGAIN)
@@ -280,11 +306,12 @@ class IoMachine(RuleBasedStateMachine):
 
     @rule(worker=WORKER, source=PATHS, new=PATHS)
     def link(self, worker: int, source: str, new: str) -> None:
-        self._do(worker, "link", source, new, rebound=(new,))
+        self._do(worker, "link", source, new, rebound=(self._named(new),))
 
     @rule(worker=WORKER, source=PATHS, new=PATHS, flags=st.sampled_from([0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE]))
     def rename(self, worker: int, source: str, new: str, flags: int) -> None:
-        before = Model(self.lower_io, self.pair.oracle.layers.top / self._directory).lower_content(new)
+        source, new = self._named(source), self._named(new)
+        before = self._model.lower_content(new)
         ours, oracle = self._call(worker, "rename", source, new, flags)
         self._expect(ours == oracle, ours, oracle)
         if oracle.outcome == "ok":
@@ -299,6 +326,7 @@ class IoMachine(RuleBasedStateMachine):
 
     @rule(worker=WORKER, path=PATHS)
     def unlink(self, worker: int, path: str) -> None:
+        path = self._named(path)
         on_lower = self._model.lower_content(path) is not None
         ours, oracle = self._call(worker, "unlink", path)
         self._expect(ours == oracle, ours, oracle)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _GENERATION: Final = 0
 _new: Final = tuple.__new__
-#: The kernel's clock for file times ticks once in so many nanoseconds (or less often).
-_ONE_TICK: Final = (0, 4_000_000)
 _NOT_AT_ALL: Final = (0, 0)
 
 
@@ -64,15 +62,13 @@ class Attributes:
         self._valid = context.valid
 
     def valid(self, node: Node) -> tuple[int, int]:
-        """For how long the kernel may keep attributes: hardly at all while the file may change behind its back.
+        """For how long the kernel may keep attributes: not at all while the file may change behind its back.
 
-        A shared mapping by passthrough changes the times without a word to the kernel's FUSE side; they tick no faster.  Of
-        the several inodes of a file that was split, each changes behind the back of the others.
+        A shared mapping by passthrough changes the times without a word to the kernel's FUSE side.  Of the several inodes of
+        a file that was split, each changes behind the back of the others.
         """
-        if node.former_ids:
-            return _NOT_AT_ALL
         io = node.attachment
-        return _ONE_TICK if io is not None and io.mappers else self._valid
+        return _NOT_AT_ALL if node.former_ids or (io is not None and io.mappers) else self._valid
 
     def entry(self, node: Node, found: Stat) -> Entry:
         """The reply that names a node; the kernel counts one more lookup."""
@@ -101,7 +97,7 @@ class Attributes:
         io = union.inodes.attachment(node, header.nodeid)
         if valid & abi.FATTR_SIZE:
             if node.former_ids and not valid & abi.FATTR_FH:
-                self._truncate_by_path(header, node, io)
+                self._truncate_by_path(header, node)
             attrs.truncate(union, node, request.size, io.fd if io is not None and io.fd_upper else -1)
         if valid & (abi.FATTR_UID | abi.FATTR_GID):
             uid = request.uid if valid & abi.FATTR_UID else -1
@@ -119,13 +115,13 @@ class Attributes:
         return AttrReply(self.valid(node), attr_of(node, attrs.real_stat(node)))
 
 
-    def _truncate_by_path(self, header: Header, node: Node, io: FileIo | None) -> None:
+    def _truncate_by_path(self, header: Header, node: Node) -> None:
         """Truncation of a split file by name is for its latest inode, of which pages may be cached.
 
         Raises ESTALE once for a caller that came by an older one, and ETXTBSY while a program runs by one.
         """
-        self._opens.bar_writing(node)
-        if header.nodeid != node.nodeid and io is not None and not io.came_back(header.pid):
+        self._opens.bar_change(node)
+        if self._opens.is_stale(node, header.nodeid, header.pid):
             raise OSError(errno.ESTALE, "another inode stands for the file by now")
 
     def _before_write(self, header: Header, node: Node, io: FileIo | None) -> None:

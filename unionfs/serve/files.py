@@ -75,8 +75,8 @@ class Files:
 
     def open(self, header: Header, request: Open) -> OpenReply:
         node, flags = self._file(header.nodeid), request.flags
-        if node.former_ids and policy.is_writing(flags):
-            self.opens.bar_writing(node)
+        if flags & os.O_TRUNC or (node.former_ids and policy.is_writing(flags)):
+            self.opens.bar_change(node)
         files.prepare_open(self._union, node, flags, bool(request.open_flags & abi.OPEN_KILL_SUIDGID))
         return self.opens.open(node, header.nodeid, flags, header.pid)
 

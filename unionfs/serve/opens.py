@@ -60,14 +60,28 @@ class Opens:
             io = node.attachment = FileIo()
         return io
 
-    def bar_writing(self, node: Node) -> None:
-        """Raises ETXTBSY while a program runs that was started before the file got its present inode.
+    def bar_change(self, node: Node) -> None:
+        """Raises ETXTBSY while the file runs as a program, by any of its inodes.
 
-        For a program on the inode itself the kernel sees to that.
+        The kernel sees to that for its own inode, but not before a truncation that comes with an open.
         """
-        for nodeid in node.former_ids:
-            if self.io(node, nodeid).executing:
+        for nodeid in (node.nodeid, *node.former_ids):
+            io = self._union.inodes.attachment(node, nodeid)
+            if io is not None and io.executing:
                 raise OSError(errno.ETXTBSY, "the program is running")
+
+    def is_stale(self, node: Node, nodeid: int, caller: int) -> bool:
+        """Should the caller, who came by this nodeid, look the file's name up again?
+
+        Once only: who comes by it again has no name to look up.  Who comes by the latest nodeid has done so.
+        """
+        if nodeid != node.nodeid:
+            return not self.io(node, nodeid).came_back(caller)
+        for former in node.former_ids:
+            told = self.io(node, former).told
+            if told is not None:
+                told.discard(caller)
+        return False
 
     def open(self, node: Node, nodeid: int, flags: int, caller: int, fd: int = -1) -> OpenReply:
         """Count one more open of the file, which is ready for it; `fd` is a descriptor of the file, if there is one already.
@@ -93,7 +107,7 @@ class Opens:
     def _mode(self, node: Node, nodeid: int, io: FileIo, flags: int, caller: int, fd: int) -> Mode:
         settled = files.is_settled(self._union, node)
         former = nodeid != node.nodeid
-        asked_before = former and io.came_back(caller)
+        asked_before = not self.is_stale(node, nodeid, caller) if node.former_ids else False
         backable = self._backings.offers(node)
         if not settled and io.mappable is None and self._lower_io is LowerIo.AUTO:
             self._learn(node, io, backable)
