@@ -56,8 +56,15 @@ FORMER = replace(MOVED, former=True, asked_before=True)
         (replace(SETTLED, backed=3), Mode.PASSTHROUGH),
         (PLAIN, Mode.CACHED),
         (PROGRAM, Mode.MAPPED),
-        (replace(PROGRAM, flags=EXECUTE), Mode.MAPPED),
+        (replace(PROGRAM, flags=EXECUTE), Mode.PASSTHROUGH),
+        (replace(PROGRAM, flags=EXECUTE, lower_io=LowerIo.CACHED), Mode.CACHED),
         (replace(PROGRAM, backed=1), Mode.MAPPED),
+        (replace(PROGRAM, backed=1, flags=EXECUTE), Mode.PASSTHROUGH),
+        (replace(PLAIN, flags=EXECUTE), Mode.CACHED),
+        (replace(PROGRAM, flags=READ | os.O_NOFOLLOW | os.O_NONBLOCK), Mode.CACHED),
+        (replace(PROGRAM, flags=READ | os.O_NOATIME), Mode.CACHED),
+        (replace(PROGRAM, flags=READ | os.O_NOFOLLOW, backed=1), Mode.MAPPED),
+        (replace(SETTLED, flags=READ | os.O_NOFOLLOW), Mode.PASSTHROUGH),
         (replace(PROGRAM, cached=1), Mode.CACHED),
         (replace(PROGRAM, backable=False), Mode.CACHED),
         (replace(PROGRAM, lower_io=LowerIo.CACHED), Mode.CACHED),
@@ -123,7 +130,7 @@ def test_what_holds_for_every_case() -> None:
         mode = case.decided()
         lower = not case.settled
         if mode is Mode.PASSTHROUGH:
-            assert case.settled or case.lower_io is LowerIo.PASSTHROUGH, case
+            assert case.settled or case.lower_io is LowerIo.PASSTHROUGH or case.flags & FMODE_EXEC, case
             assert case.current or not case.backed, f"would show outdated data: {case}"
         if mode is Mode.MAPPED and case.current:
             assert lower, case

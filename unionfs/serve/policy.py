@@ -21,6 +21,9 @@ from unionfs.wire import abi
 
 #: Set in the flags of an open by which a program is executed (__FMODE_EXEC, include/linux/fs.h).
 FMODE_EXEC: Final = 0x20
+#: So open programs that read whole trees (tar, cp, rsync) and never the dynamic loader: they map nothing, and many small reads
+#: are answered sooner by a page cache.
+_OF_READERS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME
 _SET_BY_ALL: Final = abi.FOPEN_NOFLUSH
 _SHARED_OBJECT: Final = (b".so", b".so.")
 _EXECUTABLE: Final = 0o111
@@ -69,9 +72,11 @@ def decide(
         return Mode.STALE
     if cached:
         return Mode.CACHED
+    # What an exec opens is read by nobody but the kernel, and no longer when the program runs.
+    straight = settled or lower_io is LowerIo.PASSTHROUGH or bool(flags & FMODE_EXEC)
     if backed:
         if current:
-            return Mode.PASSTHROUGH if settled or lower_io is LowerIo.PASSTHROUGH else Mode.MAPPED
+            return Mode.PASSTHROUGH if straight else Mode.MAPPED
         if not former:
             return Mode.SPLIT
         # Reads are served from where the data are now; neither a writer nor a program could do with the lower file.
@@ -80,7 +85,9 @@ def decide(
         return Mode.CACHED
     if settled or lower_io is LowerIo.PASSTHROUGH:
         return Mode.PASSTHROUGH
-    return Mode.MAPPED if mappable and lower_io is LowerIo.AUTO else Mode.CACHED
+    if not mappable or lower_io is LowerIo.CACHED or flags & _OF_READERS:
+        return Mode.CACHED
+    return Mode.PASSTHROUGH if straight else Mode.MAPPED
 
 
 def is_mappable(name: bytes, mode: int, start: bytes) -> bool:

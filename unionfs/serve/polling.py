@@ -1,7 +1,9 @@
 """How long is it worth to look for the next request before going to sleep?  Adaptive polling of the device.
 
 Waking a sleeping thread costs more than serving most requests, so that after a request the session looks for the next
-one for a short while.  At rest it sleeps; on a single core, where looking would only hold up the client, it never polls.
+one for a short while; on a single core, where looking would only hold up the client, it does not.  Then it naps: it waits
+in the kernel, which costs a fraction of waiting in the event loop, but not for long, since signals and timers are seen to
+by the event loop.  At rest it sleeps there.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from typing import Final
 
 _SHORTEST: Final = 20_000
 _LONGEST: Final = 100_000
+#: Milliseconds of a nap.
+_NAP: Final = 20
 _clock: Final = time.perf_counter_ns
 
 
@@ -32,17 +36,17 @@ class Poller:
         return bool(self._poll(0))
 
     def ready(self) -> bool:
-        """Look for a request, at first and then for the present budget; False: go to sleep."""
+        """Look for a request, for the present budget and then napping; False: go to sleep."""
         poll = self._poll
         if poll(0):
             return True
         budget = self._budget
         if not budget:
-            return False
+            return bool(poll(_NAP))
         end = _clock() + budget
         while _clock() < end:
             if poll(0):
                 self._budget = min(_LONGEST, budget + (budget >> 3))
                 return True
         self._budget = max(_SHORTEST, budget - (budget >> 3))
-        return False
+        return bool(poll(_NAP))
