@@ -12,7 +12,7 @@ from unionfs.cli.option import Arity, Option, split_unescaped, unescape
 from unionfs.cli.options import OPTIONS, UNSUPPORTED, find, read_options
 from unionfs.cli.settings import Settings
 from unionfs.linux import mount
-from unionfs.overlay.config import Fsync, Uuid, Xino
+from unionfs.overlay.config import Fsync, RedirectDir, Uuid, Xino
 from unionfs.serve.config import InodePassthrough, Passthrough
 
 
@@ -125,6 +125,10 @@ def test_a_nul_byte_in_a_path_is_refused() -> None:
         ("userxattr", "userxattr", True),
         ("volatile", "fsync", Fsync.VOLATILE),
         ("volatile,fsync=strict", "fsync", Fsync.STRICT),
+        ("redirect_dir=on", "redirect_dir", RedirectDir.ON),
+        ("redirect_dir=follow", "redirect_dir", RedirectDir.FOLLOW),
+        ("redirect_dir=off", "redirect_dir", RedirectDir.FOLLOW),
+        ("redirect_dir=nofollow", "redirect_dir", RedirectDir.NOFOLLOW),
         ("fsync=0", "fsync", Fsync.VOLATILE),
         ("fsync=1", "fsync", Fsync.AUTO),
         ("noxattrs", "noxattrs", True),
@@ -163,7 +167,7 @@ def test_what_an_option_stores(text: str, field: str, value: object) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "redirect_dir=off,redirect_dir=nofollow,index=off,metacopy=off,nfs_export=off,verity=off",
+        "index=off,metacopy=off,nfs_export=off,verity=off",
         "defaults,auto,noauto,nofail,_netdev,user,users,nouser,user=me,owner,group,comment=any thing",
         "x-systemd.automount,x-systemd.requires=/a,X-mount.mkdir=0755,x-gvfs-hide",
         "default_permissions,kernel_cache,splice_read,splice_write,splice_move,noforget,max_write=131072",
@@ -200,8 +204,7 @@ def test_an_unknown_option_names_the_nearest(text: str, named: str) -> None:
         ("xino=maybe", "off|auto|on"),
         ("xino=", "off|auto|on"),
         ("XINO=on,xino=ON", "xino"),
-        ("redirect_dir=on", "off|nofollow"),
-        ("redirect_dir=follow", "off|nofollow"),
+        ("redirect_dir=always", "on|follow|nofollow|off"),
         ("metacopy=on", "off"),
         ("index=on", "off"),
         ("nfs_export=on", "off"),

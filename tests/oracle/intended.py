@@ -46,3 +46,13 @@ INTENDED: list[Intended] = [
     _stripped("mount", "chown-nothing-6777-upper-by-1001/f xattrs", "()"),
     _stripped("upper", "chown-nothing-6777-upper-by-1001/f xattrs", "()"),
 ]
+
+UNTOUCHED = "a rename that fails with ENOTEMPTY changes nothing; the kernel has copied both directories up and marked one"
+
+TRACES_OF_A_FAILED_RENAME: dict[tuple[str, str], str] = {
+    ("rename-plain", "upper-dir-to-lower-full-dir"): UNTOUCHED,
+    ("rename-plain", "merged-dir-to-upper-full-dir"): UNTOUCHED,
+    ("rename-plain", "opaque-dir-to-lower-full-dir"): UNTOUCHED,
+    ("rename-plain", "lower-dir-to-upper-full-dir"): UNTOUCHED,
+}
+"""Cases in which any difference is meant that such a copy-up makes: of the trees, and of what lstat says of link counts."""

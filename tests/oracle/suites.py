@@ -10,11 +10,12 @@ from tests.oracle.cases_files import FILES, UNLINKED
 from tests.oracle.cases_lookup import LOOKUP
 from tests.oracle.cases_mistakes import MISTAKES, MISTAKES_AT_ROOT
 from tests.oracle.cases_passthrough import LOWER_OPERATIONS, OPERATIONS
+from tests.oracle.cases_redirect import REDIRECT
 from tests.oracle.cases_rename import MATRIX, RENAME
 
 SUITES: list[Suite] = [
     MISTAKES, MISTAKES_AT_ROOT, LOOKUP, CREATE, REMOVE, ROOT, COPYUP, FILES, UNLINKED, OPERATIONS, LOWER_OPERATIONS, ACCESS,
-    CLEAR, RENAME, *MATRIX,
+    CLEAR, RENAME, REDIRECT, *MATRIX,
 ]  # fmt: skip
 
 OF_OPEN_FILES: list[Suite] = [MISTAKES, COPYUP, FILES, UNLINKED, OPERATIONS, LOWER_OPERATIONS]

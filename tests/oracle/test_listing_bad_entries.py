@@ -63,7 +63,7 @@ def test_others_are_listed(kind: str, make_layers: LayersFactory, subject: Drive
         b.upper.file("above", b"above")
         BAD[kind](b)
 
-    ours, kernel = both(make_layers, subject, fill, look_sorted, lowers=2, theirs=STRICT)
+    ours, kernel = both(make_layers, subject, fill, look_sorted, lowers=2, ours=STRICT, theirs=STRICT)
     assert ours == kernel
     assert ours[0] == "ls() -> ok = ['above', 'bad', 'below', 'dir']"
 
@@ -82,7 +82,7 @@ def look_sorted(a: Actor) -> None:
 def test_the_bad_entry_itself_is_refused(kind: str, make_layers: LayersFactory, subject: Driver) -> None:
     layers = make_layers(lowers=2)
     BAD[kind](Builder(layers, "."))
-    with subject.mount(layers) as mnt:
+    with subject.mount(layers, STRICT) as mnt:
         assert os.listdir(mnt) == ["bad"]
         with pytest.raises(OSError, match="Errno"):
             os.lstat(mnt / "bad")

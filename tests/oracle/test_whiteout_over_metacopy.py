@@ -40,6 +40,6 @@ def change(a: Actor) -> None:
 
 
 def test_an_upper_object_above_a_metacopy(make_layers: LayersFactory, subject: Driver) -> None:
-    ours, kernel = both(make_layers, subject, fill, change, theirs=STRICT)
+    ours, kernel = both(make_layers, subject, fill, change, ours=STRICT, theirs=STRICT)
     assert ours == kernel
     assert not any(line.endswith("EPERM") for line in ours)

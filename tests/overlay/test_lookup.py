@@ -17,6 +17,7 @@ from tests.overlay.conftest import OpenUnion, opened
 from tests.support.lowers import changes_meant
 from tests.support.mounts import Layers, Unionfs
 from unionfs.overlay import lookup, merge
+from unionfs.overlay.config import RedirectDir
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.union import Union
 
@@ -168,7 +169,7 @@ def test_redirects_and_metacopies_are_refused(where: str, indexed: bool, layers:
     os.setxattr(place / "meta", "trusted.overlay.metacopy", b"")
     os.setxattr(place, "trusted.overlay.impure", b"y")
     (place / "fine").write_bytes(b"")
-    union = open_union(layers)
+    union = open_union(layers, redirect_dir=RedirectDir.NOFOLLOW)
     if indexed:
         merge.index_of(union, union.root)
     refused = ["meta"] if where == "lower" else ["meta", "dir"]

@@ -253,7 +253,7 @@ class Kernel(Driver):
     """The kernel's overlayfs, the oracle. The features that change what an upper looks like are off unless asked for."""
 
     name = "kernel"
-    defaults: ClassVar[Options] = {"redirect_dir": "off", "index": "off", "metacopy": "off", "xino": "off"}
+    defaults: ClassVar[Options] = {"redirect_dir": "on", "index": "off", "metacopy": "off", "xino": "off"}
 
     def command(self, layers: Layers, options: Options) -> list[str]:
         return ["mount", "-t", "overlay", "overlay", "-o", option_string(layers, options), os.fspath(layers.mnt)]

@@ -34,7 +34,7 @@ from unionfs.linux.mount import (
     MS_STRICTATIME,
     MS_SYNCHRONOUS,
 )
-from unionfs.overlay.config import Fsync, Uuid, Xino
+from unionfs.overlay.config import Fsync, RedirectDir, Uuid, Xino
 from unionfs.serve.config import InodePassthrough, LowerIo, Passthrough
 
 _ATIME_KINDS = MS_NOATIME | MS_RELATIME | MS_STRICTATIME
@@ -93,9 +93,9 @@ _UNION = (
     choice(
         "redirect_dir",
         Section.UNION,
-        "renamed directories of lower layers (no redirects: EXDEV)",
-        {"off": None, "nofollow": None},
-        later=("on", "follow"),
+        "how directories of lower layers are renamed",
+        {"on": RedirectDir.ON, "follow": RedirectDir.FOLLOW, "nofollow": RedirectDir.NOFOLLOW, "off": RedirectDir.FOLLOW},
+        field="redirect_dir",
     ),
     choice("index", Section.UNION, "index of hard links copied up", {"off": None}, later=("on",)),
     choice("metacopy", Section.UNION, "copy-up of metadata alone", {"off": None}, later=("on",)),

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from unionfs.cli.messages import CommandError
-from unionfs.overlay.config import Fsync, UnionConfig, Uuid, Xino
+from unionfs.overlay.config import Fsync, RedirectDir, UnionConfig, Uuid, Xino
 from unionfs.serve.config import UNLIMITED_TIMEOUT, InodePassthrough, LowerIo, Passthrough, SessionConfig
 
 
@@ -26,6 +26,7 @@ class Settings:
     uuid: Uuid = Uuid.AUTO
     fsync: Fsync = Fsync.AUTO
     noxattrs: bool = False
+    redirect_dir: RedirectDir = RedirectDir.AUTO
     source: bytes | None = None
     mount_flags: int = 0
     allow_other: bool | None = None
@@ -42,6 +43,8 @@ class Settings:
             raise CommandError("option lowerdir= is missing: name at least one directory, -o lowerdir=DIR")
         if self.upper is not None and self.work is None:
             raise CommandError("upperdir= needs workdir=: name an empty directory on the same filesystem as the upper one")
+        if self.userxattr and self.redirect_dir in (RedirectDir.ON, RedirectDir.FOLLOW):
+            raise CommandError("userxattr and redirect_dir contradict each other: anybody could make such marks; leave one out")
         if self.passthrough is Passthrough.ON and self.max_stack_depth == 0:
             raise CommandError("passthrough=on and max_stack_depth=0 contradict each other: leave one of them out")
         if self.inode_passthrough is InodePassthrough.DRAFT:
@@ -62,6 +65,7 @@ class Settings:
             uuid=self.uuid,
             fsync=self.fsync,
             noxattrs=self.noxattrs,
+            redirect_dir=self.redirect_dir,
         )
 
     def session(self, source: bytes, mountpoint: bytes, *, debug: bool, foreground: bool) -> SessionConfig:

@@ -49,6 +49,20 @@ class Fsync(enum.Enum):
     VOLATILE = "volatile"
 
 
+class RedirectDir(enum.Enum):
+    """Directories with a lower part that are renamed (overlayfs.rst, "renaming directories").
+
+    ON: a mark on the upper directory says where the lower part is.  FOLLOW: such marks are followed, but none is made, and the
+    rename fails with EXDEV.  NOFOLLOW: nor are they followed; a directory that has one can't be looked up (EPERM).
+    AUTO: ON, but NOFOLLOW where the marks are in the `user.` namespace, in which anybody could have made them.
+    """
+
+    AUTO = "auto"
+    ON = "on"
+    FOLLOW = "follow"
+    NOFOLLOW = "nofollow"
+
+
 @dataclass(frozen=True, slots=True)
 class UnionConfig:
     """The layers and the rules of one union.
@@ -60,6 +74,7 @@ class UnionConfig:
     read_only: refuse every change with EROFS even if there is an upper layer (`-o ro`).
     userxattr: keep private marks in `user.overlay.` instead of `trusted.overlay.`; without the privilege for the latter
         that is so anyhow.
+    redirect_dir: what a rename does to a directory with a lower part.
     noxattrs: show no xattrs and refuse to set any with EOPNOTSUPP (fuse-overlayfs's option of that name); marks of
         the union's own are still read and written.
     """
@@ -73,6 +88,7 @@ class UnionConfig:
     uuid: Uuid = Uuid.AUTO
     fsync: Fsync = Fsync.AUTO
     noxattrs: bool = False
+    redirect_dir: RedirectDir = RedirectDir.AUTO
 
     def __post_init__(self) -> None:
         if not self.lowers:

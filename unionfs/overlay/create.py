@@ -6,6 +6,7 @@ renamed onto it, so that the lower object of that name never shows; a directory 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat as modes
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from unionfs.linux import at, stat, xattr
 from unionfs.linux.stat import Stat
 from unionfs.overlay import acl, marks, protect
+from unionfs.overlay.config import RedirectDir
 from unionfs.overlay.copyup import ensure_upper, set_impure
 from unionfs.overlay.creator import Creator
 from unionfs.overlay.lookup import NAME_MAX, adopt_name
@@ -148,6 +150,11 @@ def _make(
             if not union.staging_area().is_whiteout(upper, name):
                 raise
             _make_staged(union, upper, name, mode, make, who, over=True)
+        else:
+            if is_dir and parent.is_merged and union.redirects is RedirectDir.ON:
+                # Nothing of that name lies below: said here, it need not be looked for again (fs/overlayfs/dir.c).
+                with contextlib.suppress(OSError):
+                    xattr.write(upper.fd(), name, union.prefix + "opaque", b"y")
     if marked:
         union.staging_area().unmark(upper, name)
     return _enroll(union, parent, name, upper)

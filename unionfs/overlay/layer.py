@@ -35,6 +35,7 @@ class Layer:
     stack_depth: how many stacking filesystems its superblock already is; where `stackable`, the least it can be, until someone
     finds out.  base: the descriptor the root was opened from.
     readable: its root opened for reading, as file handles need it.  has_flags: what statx(2) says of immutable files is meant.
+    below: the layers below it that show in the union.  follow: redirects found in it are followed.
     """
 
     number: int
@@ -52,6 +53,8 @@ class Layer:
     has_flags: bool = True
     fs_index: int = 0
     root: RealDir = field(init=False)
+    below: tuple[Layer, ...] = ()
+    follow: bool = False
     base: Fd | None = None
     readable: Fd | None = None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from unionfs.linux import stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import marks, merge, protect
+from unionfs.overlay import marks, merge, protect, redirect
 from unionfs.overlay.merge import IndexEntry
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.realdir import RealDir
@@ -27,9 +27,9 @@ NAME_MAX: Final = 255
 
 
 class Found(NamedTuple):
-    """What the layers hold under a name: the real directories it was found in, the topmost first, and the topmost's stat.
+    """What the layers hold under a name, and the topmost's stat.
 
-    reals has several elements only for a directory that merges.
+    reals: of a directory the real directories that it is made of, the topmost first; of anything else the one it lies in.
     """
 
     reals: tuple[RealDir, ...]
@@ -64,15 +64,15 @@ def find(union: Union, parent: DirNode, name: bytes) -> Found | None:
         entry = index.names.get(name)
         if entry is None:
             return None
-        return found_by(entry, name)
+        return found_by(parent, entry, name)
     return search(parent.reals, name)
 
 
-def found_by(entry: IndexEntry, name: bytes) -> Found | None:
-    """What an index entry stands for: one stat for what is no directory, whose layer the index has settled."""
+def found_by(parent: DirNode, entry: IndexEntry, name: bytes) -> Found | None:
+    """What an entry of the parent's index stands for: one stat for what is no directory, whose layer the index has settled."""
     reals = entry.reals
     if entry.kind == _S_IFDIR:
-        return search(reals, name)
+        return search(reals, name, parent.reals)
     real = reals[0]
     here = stat.find(real.fd(), name)
     if here is None:
@@ -85,11 +85,21 @@ def found_by(entry: IndexEntry, name: bytes) -> Found | None:
 def find_below(union: Union, parent: DirNode, name: bytes) -> bool:
     """Would `name` show in `parent` if the upper layer had nothing of that name?"""
     lowers = parent.lower_dirs
-    return bool(lowers) and search(lowers, name, first_only=True) is not None
+    last = len(lowers) - 1
+    for depth, real in enumerate(lowers):
+        found = stat.find(real.fd(), name)
+        if found is not None:
+            return not real.is_whiteout(name, found)
+        if depth != last and real.has_marker(name):
+            return False
+    return False
 
 
-def search(reals: Sequence[RealDir], name: bytes, first_only: bool = False) -> Found | None:
-    """Walk real directories from the top; `first_only` is content with the topmost object, merged or not."""
+def search(reals: Sequence[RealDir], name: bytes, parents: Sequence[RealDir] | None = None) -> Found | None:
+    """Walk real directories from the top.
+
+    `parents`: all those the name's directory is made of, if `reals` are only those that hold the name.
+    """
     found: list[RealDir] = []
     top: Stat | None = None
     last = len(reals) - 1
@@ -97,14 +107,23 @@ def search(reals: Sequence[RealDir], name: bytes, first_only: bool = False) -> F
         here = stat.find(real.fd(), name)
         if here is not None:
             if here.mode & 0o170000 == _S_IFDIR:
-                found.append(real)
+                directory = RealDir(real.layer, real, name)
+                found.append(directory)
                 top = top or here
-                if first_only or depth == last or is_opaque(real, name):
+                if not real.layer.below:
+                    break
+                mark = marks.read_dir_marks(real.fd(), name, real.layer.prefix)
+                directory.note_marks(mark)
+                if mark.opaque or (depth == last and mark.redirect is None):
+                    break
+                if stat.find(real.fd(), name + b"/" + marks.OPAQUE_MARKER) is not None:
+                    break
+                if mark.redirect is not None:
+                    found.extend(_redirected(real, mark.redirect, reals if parents is None else parents))
                     break
             else:
                 if top is None and not real.is_whiteout(name, here):
-                    if not first_only:
-                        check_data(real, name, here)
+                    check_data(real, name, here)
                     return Found((real,), here)
                 break
         if depth != last and real.has_marker(name):
@@ -112,21 +131,20 @@ def search(reals: Sequence[RealDir], name: bytes, first_only: bool = False) -> F
     return Found(tuple(found), top) if top is not None else None
 
 
+def _redirected(real: RealDir, value: bytes, parents: Sequence[RealDir]) -> Sequence[RealDir]:
+    """What a redirect on a directory in `real` leads to in the layers below."""
+    value = redirect.allowed(real.layer, value)
+    if value.startswith(b"/"):
+        return redirect.follow(real.layer, value)
+    below = [parent for parent in parents if parent.layer.number > real.layer.number]
+    further = search(below, value)
+    return further.reals if further is not None and further.stat.mode & 0o170000 == _S_IFDIR else ()
+
+
 def check_data(real: RealDir, name: bytes, found: Stat) -> None:
     """Raises EPERM for a file whose data are in another layer, as overlayfs does with metacopy=off: never show zeros."""
     if found.mode & 0o170000 == modes.S_IFREG and real.is_metacopy(name, found):
         raise OSError(errno.EPERM, "metadata-only file, and metacopy is off")
-
-
-def is_opaque(real: RealDir, name: bytes) -> bool:
-    """Does nothing below the directory `name` of `real` show?  Raises EPERM for a redirect, as with redirect_dir=nofollow."""
-    fd = real.fd()
-    found = marks.read_dir_marks(fd, name, real.layer.prefix)
-    if found.redirect is not None:
-        raise OSError(errno.EPERM, "redirected directory, and redirects are not followed")
-    if found.opaque:
-        return True
-    return stat.find(fd, name + b"/" + marks.OPAQUE_MARKER) is not None
 
 
 def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Node:
@@ -152,11 +170,14 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
 
 
 def _directory(union: Union, parent: DirNode, name: bytes, found: Found) -> DirNode:
-    reals = tuple([RealDir(real.layer, real, name) for real in found.reals])
+    reals = found.reals
     upper = reals[0].layer.is_upper
     # A merged directory is known by its topmost lower part, so that its number outlives the copy-up.
     if upper and len(reals) > 1:
-        ino = union.inodes.number(reals[1].layer, stat.stat(found.reals[1].fd(), name).ino)
+        lower = reals[1]
+        above = lower.parent
+        here = stat.stat(above.fd(), lower.name) if above is not None else stat.stat(lower.fd())
+        ino = union.inodes.number(lower.layer, here.ino)
     else:
         ino = union.inodes.number(reals[0].layer, found.stat.ino)
     node = DirNode(ino, parent, name, reals, upper)

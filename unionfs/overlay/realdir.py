@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, stat
 from unionfs.overlay import marks
+from unionfs.overlay.marks import DirMarks
 
 if TYPE_CHECKING:
     from unionfs.overlay.layer import Layer
@@ -88,7 +89,7 @@ class RealDir:
         self.name = name
         self._fd = fd
         self._markers: set[bytes] | None = None
-        self._marks: marks.DirMarks | None = None
+        self._marks: DirMarks | None = None
 
     def fd(self) -> int:
         """An O_PATH descriptor, valid until the operation under way ends.  Raises ENOENT, ENOTDIR, ELOOP, EMFILE."""
@@ -133,7 +134,7 @@ class RealDir:
             real = real.parent
         return b"/".join([real.layer.path, *reversed(parts)])
 
-    def marks(self) -> marks.DirMarks:
+    def marks(self) -> DirMarks:
         """What the directory's own xattrs say, read once."""
         if self._marks is None:
             self._marks = marks.read_dir_marks(self.fd(), b"", self.layer.prefix)
@@ -143,9 +144,21 @@ class RealDir:
         """The directory was just made, without marks that matter for what it holds."""
         self._marks = marks.NO_MARKS
 
+    def note_marks(self, found: DirMarks) -> None:
+        """The directory's marks were read by its name."""
+        self._marks = found
+
     def note_impure(self) -> None:
         """The directory got the impure mark."""
         self._marks = self.marks()._replace(impure=True)
+
+    def note_opaque(self) -> None:
+        """The directory got the opaque mark."""
+        self._marks = self.marks()._replace(opaque=True)
+
+    def note_redirect(self, value: bytes) -> None:
+        """The directory got a redirect."""
+        self._marks = self.marks()._replace(redirect=value)
 
     def is_whiteout(self, name: bytes, found: stat.Stat) -> bool:
         """Is the object `name` of this directory a whiteout in one of the kernel's two forms?"""

@@ -1,8 +1,8 @@
 """How does a name move?  rename(2) and renameat2(2) with NOREPLACE and EXCHANGE.
 
 Files and directories of the upper layer alone move by one rename there; what shows from below at the old name is hidden
-by the whiteout that RENAME_WHITEOUT leaves in the same step.  A directory with a lower part can't move without redirects:
-EXDEV, as overlayfs with redirect_dir=off.
+by the whiteout that RENAME_WHITEOUT leaves in the same step.  A directory with a lower part gets a redirect that says where
+that is, or where none may be made, can't be renamed: EXDEV.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.linux import at, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import protect
+from unionfs.overlay import protect, redirect
+from unionfs.overlay.config import RedirectDir
 from unionfs.overlay.copyup import copy_xattrs, ensure_upper, set_impure
 from unionfs.overlay.create import check_name
 from unionfs.overlay.creator import SERVER
@@ -57,7 +58,7 @@ def rename(union: Union, parent: DirNode, name: bytes, new_parent: DirNode, new_
     if target is node:
         return None
     for moving in (node, target) if exchange else (node,):
-        if isinstance(moving, DirNode) and (not moving.upper or moving.is_merged):
+        if isinstance(moving, DirNode) and _has_lower_part(moving) and union.redirects is not RedirectDir.ON:
             raise OSError(errno.EXDEV, "a directory with a lower part can't be renamed")
     if replaced is not None:
         _check_target(union, node, new_parent, replaced[0], exchange=exchange)
@@ -73,6 +74,8 @@ def rename(union: Union, parent: DirNode, name: bytes, new_parent: DirNode, new_
                 set_impure(union, new)
     source = Side(parent, name, node, find_below(union, parent, name))
     destination = Side(new_parent, new_name, target, find_below(union, new_parent, new_name))
+    for side, place in ((source, destination), (destination, source)) if exchange else ((source, destination),):
+        _mark_moved(union, side.node, side.parent, place.parent)
     if exchange:
         _exchange(union, source, destination)
         return None
@@ -95,8 +98,6 @@ def _check_target(union: Union, node: Node, parent: DirNode, target: Node, *, ex
 def _exchange(union: Union, one: Side, other: Side) -> None:
     assert one.node is not None
     assert other.node is not None
-    for side, place in ((one, other), (other, one)):
-        _make_opaque(union, side.node, place.parent)
     at.rename(
         one.parent.upper_dir.fd(), one.name, other.parent.upper_dir.fd(), other.name, at.RENAME_EXCHANGE
     )
@@ -110,7 +111,6 @@ def _exchange(union: Union, one: Side, other: Side) -> None:
 def _move(union: Union, source: Side, destination: Side, replaced: Stat | None) -> None:
     node, target = source.node, destination.node
     assert node is not None
-    _make_opaque(union, node, destination.parent)
     over_whiteout = False
     if target is None or not target.upper:
         over_whiteout = union.staging_area().is_whiteout(destination.parent.upper_dir, destination.name)
@@ -165,13 +165,25 @@ def _rename_upper(union: Union, source: Side, destination: Side, over_whiteout: 
         staging.whiteout(source.parent, source.name)
 
 
-def _make_opaque(union: Union, node: Node | None, parent: DirNode) -> None:
-    """A directory that moves into one with a lower part must not merge with what lies or will lie there."""
-    if parent.lower_dirs and isinstance(node, DirNode):
+def _has_lower_part(node: DirNode) -> bool:
+    return not node.upper or node.is_merged
+
+
+def _mark_moved(union: Union, node: Node | None, old: DirNode, new: DirNode) -> None:
+    """Before a directory moves: say where its lower part is, or that it must not merge with what lies or will lie there.
+
+    Raises EXDEV where the mark can't be made.
+    """
+    if not isinstance(node, DirNode):
+        return
+    if _has_lower_part(node):
+        redirect.write(union, node, same_parent=old is new)
+    elif new.lower_dirs and not node.upper_dir.marks().opaque:
         try:
             xattr.write(*node.at(), union.prefix + "opaque", b"y")
         except OSError:
             raise OSError(errno.EXDEV, "the upper layer takes no opaque mark") from None
+        node.upper_dir.note_opaque()
 
 
 def _clear(union: Union, target: DirNode, place: Side) -> None:

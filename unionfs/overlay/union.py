@@ -12,7 +12,7 @@ from unionfs.linux import creds, fs, stat
 from unionfs.linux.fd import Fd
 from unionfs.overlay import layer as layers
 from unionfs.overlay import lookup, marks
-from unionfs.overlay.config import Fsync, UnionConfig, Uuid, Xino
+from unionfs.overlay.config import Fsync, RedirectDir, UnionConfig, Uuid, Xino
 from unionfs.overlay.creator import Identity
 from unionfs.overlay.errors import LayerError
 from unionfs.overlay.inodes import Former, Inodes
@@ -31,7 +31,8 @@ class Union:
 
     layers: top first, the upper one (number 0) included if there is one.  root: the node of the mount's root.
     copying: files being copied up outside the event loop.  changed: nodes whose attributes a copy-up has changed since
-    the list was last emptied.  read_only: every change is refused with EROFS.
+    the list was last emptied.  redirects: what is done about renamed directories, never AUTO.
+    read_only: every change is refused with EROFS.
     """
 
     def __init__(self, config: UnionConfig, opened: tuple[Layer, ...], staging: int, locks: list[Fd]) -> None:
@@ -40,6 +41,7 @@ class Union:
         self.upper = opened[0] if opened[0].is_upper else None
         self.read_only = self.upper is None or config.read_only
         self.prefix = _prefix(config)
+        self.redirects = _redirects(config, self.prefix)
         self.log = logging.getLogger("unionfs")
         self.identity = Identity()
         self.inodes = Inodes(opened)
@@ -126,6 +128,10 @@ class Union:
                 fd = layer.root.fd()
                 if marks.read_dir_marks(fd, b"", self.prefix).opaque or stat.find(fd, marks.OPAQUE_MARKER) is not None:
                     break
+        showing = tuple([real.layer for real in reals])
+        for depth, layer in enumerate(showing):
+            layer.below = showing[depth + 1 :]
+            layer.follow = self.redirects is not RedirectDir.NOFOLLOW
         lower = reals[1] if self.upper is not None and len(reals) > 1 else reals[0]
         root = DirNode(
             self.inodes.number(lower.layer, lower.layer.ino), None, b"", tuple(reals), self.upper is not None
@@ -207,6 +213,13 @@ def _prefix(config: UnionConfig) -> str:
     """The namespace of the marks: `trusted.` is for the initial user namespace's CAP_SYS_ADMIN alone (xattr(7))."""
     privileged = creds.has_capability(creds.CAP_SYS_ADMIN) and creds.in_initial_user_namespace()
     return marks.USER if config.userxattr or not privileged else marks.TRUSTED
+
+
+def _redirects(config: UnionConfig, prefix: str) -> RedirectDir:
+    """What AUTO stands for here."""
+    if config.redirect_dir is not RedirectDir.AUTO:
+        return config.redirect_dir
+    return RedirectDir.ON if prefix == marks.TRUSTED else RedirectDir.NOFOLLOW
 
 
 def _descriptor_limit() -> int:

@@ -86,7 +86,7 @@ class Directories:
         known = node.children.get(name)
         if known is not None:
             return known, attrs.real_stat(known)
-        found = lookup.found_by(entry, name)
+        found = lookup.found_by(node, entry, name)
         if found is None:
             return None
         return lookup.instantiate(self._union, node, name, found), found.stat
