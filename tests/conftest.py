@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import lowers
+from tests.support import lowers, own_process
 from tests.support.disks import attached_loops, loop_disk, remove_disk
 from tests.support.mounts import Layers, mount_points, processes_naming
 from tests.support.syscalls import own_mount_namespace
@@ -98,6 +98,16 @@ def lowers_untouched() -> Iterator[None]:
     """The lowers that were mounted and lie elsewhere than in `scratch` are what they were before, too."""
     yield
     lowers.check()
+
+
+@pytest.fixture(autouse=True)
+def own_process_as_before() -> Iterator[None]:
+    """The process of the tests is what it was: another umask or capability would change the outcome of later tests."""
+    before = own_process.state()
+    yield
+    after = own_process.state()
+    own_process.restore(before)
+    assert after == before, f"the test changed its own process: {after}, not {before}"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.command import in_foreground, unionfs
-from tests.clients.test_io_path import RequestLog
+from tests.clients.request_log import RequestLog
 from tests.conftest import assert_nothing_left
 from tests.support import lowers
 from tests.support.disks import remove_disk

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import pytest
 
 from tests.clients.command import PATIENCE, errno_of, in_foreground, unionfs, wait_for
-from tests.clients.test_io_path import RequestLog
+from tests.clients.request_log import RequestLog
 from tests.conftest import LayersFactory
-from tests.support import lowers
+from tests.support import lowers, own_process
 from tests.support.mounts import Kernel, Layers, MountFailed, Options, Unionfs, is_mounted, option_string, servers_of, unmount
 from unionfs.linux import fuse, mount
 from unionfs.overlay.config import UnionConfig
@@ -236,8 +236,15 @@ def test_the_depth_of_a_layer_without_files(tower: Tower, make_layers: LayersFac
         assert (mnt / "directory" / "below" / "file").read_bytes() == CONTENT
 
 
-def open_union(layers: Layers) -> Union:
-    return Union.open(UnionConfig(tuple(os.fsencode(lower) for lower in layers.lowers)))
+@contextmanager
+def opened(layers: Layers) -> Iterator[Union]:
+    """A union of the lowers alone, in this process, unmounted."""
+    with own_process.as_before():
+        union = Union.open(UnionConfig(tuple(os.fsencode(lower) for lower in layers.lowers)))
+        try:
+            yield union
+        finally:
+            union.close()
 
 
 def test_the_search_for_a_file_is_bounded(layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,8 +253,7 @@ def test_the_search_for_a_file_is_bounded(layers: Layers, monkeypatch: pytest.Mo
     for number in range(20):
         (lower / f"directory{number}" / "deep").mkdir(parents=True)
     (lower / "link").symlink_to("directory0/deep/file")
-    union = open_union(layers)
-    try:
+    with opened(layers) as union:
         assert stacking.find_file(union.layers[0]) == -1
         (lower / "directory0" / "deep" / "file").write_bytes(b"file")
         fd = stacking.find_file(union.layers[0])
@@ -258,8 +264,6 @@ def test_the_search_for_a_file_is_bounded(layers: Layers, monkeypatch: pytest.Mo
             assert stacking.find_file(union.layers[0]) == -1
         monkeypatch.setattr(stacking, "_MOST_SECONDS", 0)
         assert stacking.find_file(union.layers[0]) == -1
-    finally:
-        union.close()
 
 
 def test_ordinary_layers_cost_nothing(layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,12 +274,9 @@ def test_ordinary_layers_cost_nothing(layers: Layers, monkeypatch: pytest.Monkey
 
     for name in ("find_file", "_takes"):
         monkeypatch.setattr(stacking, name, refuse)
-    union = open_union(layers)
-    try:
+    with opened(layers) as union:
         stacking.measure(union)
         assert [layer.stack_depth for layer in union.layers] == [0]
-    finally:
-        union.close()
 
 
 def test_where_no_trial_is_possible(tower: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,12 +288,9 @@ def test_where_no_trial_is_possible(tower: Tower, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(mount, "unmounted_fuse", refuse)
     for kind, depth in (("overlay", 1), ("unionfs", 0)):
         tower.add(kind)
-        union = open_union(tower.next())
-        try:
+        with opened(tower.next()) as union:
             stacking.measure(union)
             assert [layer.stack_depth for layer in union.layers] == [depth]
-        finally:
-            union.close()
 
 
 @pytest.fixture
@@ -363,7 +361,7 @@ def test_data_of_an_upper_on_an_overlay_passes_through(upper_on_overlay: Layers,
 
 def test_a_directory_that_cannot_be_taken_away_is_not_hidden(upper_on_overlay: Layers) -> None:
     """A failure leaves the name as it was, the lower layer's part included."""
-    with mounted(upper_on_overlay) as (mnt, _, _):
+    with mounted(upper_on_overlay, {"redirect_dir": "off"}) as (mnt, _, _):
         with pytest.raises(OSError, match="not empty"):
             (mnt / "merged").rmdir()
         with pytest.raises(OSError, match="cross-device"):
@@ -484,8 +482,7 @@ def test_the_kernel_refuses_a_file(
 
     (layers.lowers[0] / "file").write_bytes(b"")
     monkeypatch.setattr(fuse, "backing_open", refuse)
-    union = open_union(layers)
-    try:
+    with opened(layers) as union:
         backings = Backings(-1, union.identity)
         backings.reason = ""
         backings.probe(union)
@@ -494,5 +491,3 @@ def test_the_kernel_refuses_a_file(
         assert backings.reason == reason
         assert list(backings.refused) == (list(union.layers) if named else [])
         assert not named or stacking.named(backings.refused).startswith(f"layer {layers.lowers[0]}: ")
-    finally:
-        union.close()

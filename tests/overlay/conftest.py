@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,14 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.support import lowers
+from tests.support import lowers, own_process
 from tests.support.mounts import Layers
-from unionfs.linux import libc
 from unionfs.overlay.config import UnionConfig
 from unionfs.overlay.creator import SERVER
 from unionfs.overlay.union import Union
-
-PR_GET_SECUREBITS, PR_SET_SECUREBITS = 27, 28
 
 OpenUnion = Callable[..., Union]
 
@@ -34,23 +30,9 @@ def config_of(layers: Layers, **options: Any) -> UnionConfig:
 
 
 @contextmanager
-def own_process_as_before() -> Iterator[None]:
-    """Undo what a union changes of the process that serves it: umask, identity, secure bits, limits."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    bits = libc.quick.prctl(PR_GET_SECUREBITS, 0, 0, 0, 0)
-    umask = os.umask(0o022)
-    try:
-        yield
-    finally:
-        os.umask(umask)
-        libc.quick.prctl(PR_SET_SECUREBITS, bits, 0, 0, 0)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-@contextmanager
 def opened(layers: Layers, **options: Any) -> Iterator[Union]:
     """A union of these layers, closed when the block ends; the lowers must be untouched then."""
-    with lowers.untouched(layers.lowers, layers.work), own_process_as_before():
+    with lowers.untouched(layers.lowers, layers.work), own_process.as_before():
         union = Union.open(config_of(layers, **options))
         try:
             yield union

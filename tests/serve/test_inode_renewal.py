@@ -57,7 +57,10 @@ class TestCopyUp:
         live.release(before)
 
     def test_one_of_two_names_by_an_inode_the_kernel_still_has(self, live: PassthroughKernel) -> None:
-        """The open by the old nodeid is sent to look the name up again, and by a descriptor it works all the same."""
+        """The open by the old nodeid is sent to look the name up again, and by a descriptor it works all the same.
+
+        A descriptor leads to the old nodeid twice; whoever has come by the latest meanwhile had a name to look up.
+        """
         old = live.find("first").nodeid
         live.ok(kernel.setattr_(old, abi.FATTR_MODE, mode=0o600))
         with pytest.raises(OSError, match="Stale") as failed:
@@ -66,6 +69,8 @@ class TestCopyUp:
         found = live.open("first", os.O_RDWR)
         assert found.nodeid != old
         assert found.backing is live.rules.inodes[found.nodeid].attached is not None
+        with pytest.raises(OSError, match="Stale"):
+            live.open_inode(old)
         again = live.open_inode(old)
         assert live.read(again) == b"two names"
 
