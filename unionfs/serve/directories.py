@@ -10,11 +10,13 @@ from unionfs.overlay import attrs, lookup, merge
 from unionfs.overlay.merge import IndexEntry
 from unionfs.overlay.node import DirNode, Node
 from unionfs.serve.attributes import Attributes
+from unionfs.serve.lookahead import LookAhead, Part, Place
 from unionfs.wire.kinds import Header, Readdir
 from unionfs.wire.reply import DirBuffer
 
 if TYPE_CHECKING:
     from unionfs.serve.context import Context
+    from unionfs.serve.opens import Opens
 
 _DT_DIR: Final = 4
 _DOT, _DOTDOT = 1, 2
@@ -23,15 +25,17 @@ _DOT, _DOTDOT = 1, 2
 class Directories:
     """Listing.  There is no state for each open directory: the cookie alone says where to go on."""
 
-    __slots__ = ("_attributes", "_union")
+    __slots__ = ("_ahead", "_attributes", "_opens", "_union")
 
-    def __init__(self, context: Context, attributes: Attributes) -> None:
+    def __init__(self, context: Context, attributes: Attributes, opens: Opens, ahead: LookAhead) -> None:
         self._union = context.union
         self._attributes = attributes
+        self._opens = opens
+        self._ahead = ahead
 
     def readdir(self, header: Header, request: Readdir) -> DirBuffer:
         """Names, numbers and types."""
-        node, buffer = self._start(header, request)
+        node, buffer = self._directory(header), DirBuffer(request.size)
         if request.offset < _DOTDOT and not self._dots(node, buffer, request.offset, plus=False):
             return buffer
         if node.unlinked:
@@ -46,32 +50,63 @@ class Directories:
 
     def readdirplus(self, header: Header, request: Readdir) -> DirBuffer:
         """The same with every entry's attributes, which saves a LOOKUP each."""
-        node, buffer = self._start(header, request)
-        if request.offset < _DOTDOT and not self._dots(node, buffer, request.offset, plus=True):
-            return buffer
-        if node.unlinked:
-            return buffer
-        for name, entry in merge.index_of(self._union, node).after(max(request.offset, _DOTDOT)):
+        node = self._directory(header)
+        place = Place(node, request.offset, request.size)
+        part = self._ahead.take(place)
+        if part is None:
+            part = self._part(place)
+        else:
+            for child in part.nodes:
+                child.lookups += 1
+        self._ahead.expect(Place(node, part.next_offset, request.size) if part.next_offset else None)
+        return part.buffer
+
+    def make_ahead(self) -> bool:
+        """Make the next part of a listing before it is asked for, if one is expected; False: there was nothing to do."""
+        place = self._ahead.due()
+        if place is None or self._opens.writers or self._union.inodes.by_id.get(place.node.nodeid) is not place.node:
+            return False
+        try:
+            part = self._part(place)
+        except OSError:
+            # Whoever asks for it is told.
+            return False
+        for child in part.nodes:
+            child.lookups -= 1
+        self._ahead.keep(place, part)
+        return True
+
+    def _part(self, place: Place) -> Part:
+        """A part of a listing with the entries' nodes, each counted as looked up."""
+        node = place.node
+        buffer, nodes = DirBuffer(place.size), list[Node]()
+        if (place.offset < _DOTDOT and not self._dots(node, buffer, place.offset, plus=True)) or node.unlinked:
+            return Part(buffer, nodes, 0)
+        last = 0
+        for name, entry in merge.index_of(self._union, node).after(max(place.offset, _DOTDOT)):
             try:
                 resolved = self._resolve(node, name, entry)
             except OSError:
                 # One object that can't be shown must not hide the others: its name is listed, its LOOKUP says why.
                 if not buffer.add_plus(None, name, entry.ino or entry.cookie, entry.cookie, entry.kind >> 12):
-                    break
+                    return Part(buffer, nodes, last)
+                last = entry.cookie
                 continue
             if resolved is None:
                 continue
             child, found = resolved
             if not buffer.add_plus(self._attributes.entry(child, found), name, child.ino, entry.cookie, child.kind >> 12):
                 self._union.forget(child.nodeid, 1)
-                break
-        return buffer
+                return Part(buffer, nodes, last)
+            nodes.append(child)
+            last = entry.cookie
+        return Part(buffer, nodes, 0)
 
-    def _start(self, header: Header, request: Readdir) -> tuple[DirNode, DirBuffer]:
+    def _directory(self, header: Header) -> DirNode:
         node = self._union.node(header.nodeid)
         if not isinstance(node, DirNode):
             raise OSError(errno.ENOTDIR, "not a directory")
-        return node, DirBuffer(request.size)
+        return node
 
     def _dots(self, node: DirNode, buffer: DirBuffer, offset: int, *, plus: bool) -> bool:
         above = node.parent or node

@@ -17,6 +17,7 @@ from unionfs.serve.fileio import Descriptors
 from unionfs.serve.files import CreateReply, Files
 from unionfs.serve.inode_passthrough import InodeBackings, InodeOperations
 from unionfs.serve.ioctls import Ioctls
+from unionfs.serve.lookahead import LookAhead
 from unionfs.serve.names import Names
 from unionfs.serve.opens import OpenReply, Opens
 from unionfs.serve.passthrough import Backings
@@ -50,7 +51,7 @@ class Route(NamedTuple):
 class Server:
     """All handlers over one union."""
 
-    __slots__ = ("_backings", "_valid", "files", "opens", "routes")
+    __slots__ = ("_backings", "_valid", "ahead", "directories", "files", "opens", "routes")
 
     def __init__(self, context: Context, backings: Backings) -> None:
         self._backings = backings
@@ -58,12 +59,14 @@ class Server:
         self.opens = Opens(context, backings, Descriptors(_descriptor_limit()))
         attributes = Attributes(context, self.opens)
         self.files = Files(context, attributes, self.opens)
+        self.ahead = LookAhead(context.union)
+        self.directories = Directories(context, attributes, self.opens, self.ahead)
         self.routes = self._table(context, attributes)
 
     def _table(self, context: Context, attributes: Attributes) -> dict[int, Route]:
         files = self.files
         names = Names(context, attributes, files)
-        directories, xattrs, ioctls = Directories(context, attributes), Xattrs(context), Ioctls(context)
+        directories, xattrs, ioctls = self.directories, Xattrs(context), Ioctls(context)
         rows: list[tuple[Opcode, Callable[[Header, Any], Any], Callable[[int, Any], bytes | Message | None]]] = [
             (Opcode.LOOKUP, names.lookup, self._lookup),
             (Opcode.FORGET, names.forget, _nothing),

@@ -35,6 +35,7 @@ from unionfs.serve.attributes import Attributes
 from unionfs.serve.directories import Directories
 from unionfs.serve.fileio import FileIo
 from unionfs.serve.files import CreateReply, Files
+from unionfs.serve.lookahead import LookAhead
 from unionfs.serve.opens import OpenReply
 from unionfs.serve.passthrough import Backings
 from unionfs.wire import abi, notify, reply
@@ -273,7 +274,7 @@ class InodeOperations:
         self._names = names
         self._files = open_files
         self._listed = _ListedAttributes(context, open_files.opens, backings)
-        self._directories = Directories(context, self._listed)
+        self._directories = Directories(context, self._listed, open_files.opens, LookAhead(context.union))
         self._listings = 0
 
     def rows(self) -> Rows:

@@ -40,10 +40,10 @@ class OpenReply(NamedTuple):
 class Opens:
     """The live opens of all FUSE inodes.
 
-    descriptors: the server's own.  splits: how often a file got a new inode.
+    descriptors: the server's own.  splits: how often a file got a new inode.  writers: opens for writing of all files.
     """
 
-    __slots__ = ("_backings", "_context", "_lower_io", "_union", "descriptors", "splits")
+    __slots__ = ("_backings", "_context", "_lower_io", "_union", "descriptors", "splits", "writers")
 
     def __init__(self, context: Context, backings: Backings, descriptors: Descriptors) -> None:
         self._context = context
@@ -52,6 +52,7 @@ class Opens:
         self._lower_io = context.config.lower_io
         self.descriptors = descriptors
         self.splits = 0
+        self.writers = 0
 
     def io(self, node: Node, nodeid: int) -> FileIo:
         """The state of the FUSE inode `nodeid` of a node."""
@@ -133,6 +134,7 @@ class Opens:
         bits = 0
         if policy.is_writing(flags):
             io.writers += 1
+            self.writers += 1
             bits = _WRITER
         if flags & policy.FMODE_EXEC:
             io.executing += 1
@@ -174,6 +176,7 @@ class Opens:
         io = self.io(node, nodeid)
         if fh & _WRITER:
             io.writers -= 1
+            self.writers -= 1
         if fh & _EXECUTING:
             io.executing -= 1
         if fh & _MAPPER:

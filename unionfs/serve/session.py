@@ -24,6 +24,7 @@ from unionfs.overlay.errors import CopyUpNeeded
 from unionfs.overlay.node import Node
 from unionfs.overlay.union import Union
 from unionfs.serve.dispatch import Message, Route, Server, Spliced
+from unionfs.serve.lookahead import LOOKING, LookAhead
 from unionfs.serve.polling import Poller
 from unionfs.serve.splicing import Splicer
 from unionfs.wire.abi import NO_REPLY, Opcode
@@ -61,6 +62,7 @@ class Session:
         self._debug = debug
         self._server: Server | None = None
         self._routes: dict[int, Route] = {}
+        self._ahead = LookAhead(union)
         self._buffer = bytearray(max_write + 4096 * 2)
         self._view = memoryview(self._buffer)
         self._splicer = Splicer(device)
@@ -72,6 +74,7 @@ class Session:
         """From now on requests are served by `server`."""
         self._server = server
         self._routes = server.routes
+        self._ahead = server.ahead
         self.decoders = decoders
 
     def receive(self) -> int:
@@ -104,11 +107,15 @@ class Session:
         turns = 0
         while True:
             turns += 1
-            if not self._burst() and not (poller.look() if self._tasks else poller.ready()):
+            if not self._burst() and not self._work_ahead() and not (poller.look() if self._tasks else poller.ready()):
                 await trio.lowlevel.wait_readable(self.device)
             elif self._tasks or turns % _TURNS == 0:
                 # Tasks and signals have to get their turn however busy the device is.
                 await trio.lowlevel.checkpoint()
+
+    def _work_ahead(self) -> bool:
+        """Nothing is waiting: do what will be asked for next; True when that has taken a while."""
+        return not self._tasks and self._server is not None and self._server.directories.make_ahead()
 
     def _burst(self) -> bool:
         """Serve what is waiting, up to a number of requests; True when there may be more."""
@@ -136,6 +143,8 @@ class Session:
     def _handle(self, message: memoryview, header: Header) -> None:
         """Decode, dispatch, reply; nothing that happens here ends the server."""
         unique = header.unique
+        if self._ahead.ready and header.opcode not in LOOKING:
+            self._ahead.drop()
         route = self._routes.get(header.opcode)
         if route is None:
             self.send(error_reply(unique, errno.ENOSYS))
