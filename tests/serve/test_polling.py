@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -89,6 +91,36 @@ def test_on_a_single_core_it_never_looks_twice(pipe: tuple[int, int], clock: Clo
     assert clock.now == 0
     os.write(pipe[1], b"x")
     assert poller.ready()
+
+
+class Usage(NamedTuple):
+    """What getrusage(2) says of involuntary context switches."""
+
+    ru_nivcsw: int
+
+
+def test_where_others_want_the_core_it_does_not_look(
+    pipe: tuple[int, int], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While this thread has to leave its core again and again; soon after that is over it looks again."""
+    poller = Poller(pipe[0])
+    displaced = [0]
+    monkeypatch.setattr(resource, "getrusage", lambda who: Usage(displaced[0]))
+
+    def looked_for(often: int) -> int:
+        """How long it looked, 20 ms later, in which the thread had to leave the core so often."""
+        clock.now += 20_000_000
+        displaced[0] += often
+        before = clock.now
+        assert not poller.ready()
+        return clock.now - before
+
+    assert looked_for(2) > 10_000
+    assert looked_for(2) > 10_000
+    assert looked_for(20) < 5_000
+    assert not poller.ready()
+    assert looked_for(20) < 5_000
+    assert looked_for(0) > 10_000
 
 
 def cpu_seconds(pid: int) -> float:
