@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,15 @@ def unionfs(*arguments: str | Path, cwd: Path | None = None, env: Mapping[str, s
         words(*arguments), cwd=cwd, env={**Unionfs().environment(), **(env or {})}, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, errors="replace", timeout=60, check=False,
     )  # fmt: skip
+
+
+def check_refusal(done: Finished, status: int, *named: str | Path) -> None:
+    """One line that begins `unionfs: ` and has each of `named`, nothing on standard output, the given status."""
+    assert re.fullmatch(r"unionfs: [^\n]+\n", done.stderr), done.stderr
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    for word in named:
+        assert str(word) in done.stderr
 
 
 def words(*arguments: str | Path) -> list[str]:

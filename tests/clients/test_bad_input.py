@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.command import Finished, as_ordinary_user, ordinary_user_place, unionfs, words
+from tests.clients.command import as_ordinary_user, check_refusal, ordinary_user_place, unionfs, words
 from tests.support import lowers
 from tests.support.mounts import Kernel, Layers, Unionfs, is_mounted, option_string, servers_of, unmount
 from tests.support.trees import diff, snapshot
@@ -51,15 +50,6 @@ def refused(
     check_refusal(done, status, *named)
     assert servers_of(layers.mnt) == []
     assert diff(before, snapshot(base, left_out), ("before", "after")) == []
-
-
-def check_refusal(done: Finished, status: int, *named: str | Path) -> None:
-    """One line that begins `unionfs: ` and has each of `named`, nothing on standard output, the given status."""
-    assert re.fullmatch(r"unionfs: [^\n]+\n", done.stderr), done.stderr
-    assert done.returncode == status, done.stderr
-    assert done.stdout == ""
-    for word in named:
-        assert str(word) in done.stderr
 
 
 @pytest.mark.parametrize("option", ["lowerdir", "upperdir", "workdir"])

@@ -131,6 +131,7 @@ def _serve(union: Union, session: SessionConfig, ready: Ready) -> None:
     try:
         serve(union, session, ready)
     except MountError as error:
+        union.withdraw()
         raise CommandError(str(error), ExitStatus.MOUNT_FAILED) from None
     except OSError as error:
         raise CommandError(f"{os.fsdecode(session.mountpoint)}: {_explain(error)}", ExitStatus.SYSTEM) from None

@@ -26,6 +26,7 @@ FS_SYNC_FL: Final = 0x8
 FS_IMMUTABLE_FL: Final = 0x10
 FS_APPEND_FL: Final = 0x20
 FS_NOATIME_FL: Final = 0x80
+FS_CASEFOLD_FL: Final = 0x40000000
 
 _LAYOUT: Final = struct.Struct("=qqQQQQQiiqqq")
 _fstatfs: Final = libc.function("fstatfs", ctypes.c_int, ctypes.c_void_p)
@@ -36,6 +37,9 @@ _sync_file_range: Final = libc.function(
 )
 _WRITE: Final = 2
 _WRITE_AND_WAIT: Final = 1 | 2 | 4
+_WAIT_BEFORE: Final = 1
+#: Beyond the end of every file.
+_NOWHERE: Final = (1 << 62, 1)
 
 
 class StatFs(NamedTuple):
@@ -101,6 +105,15 @@ def start_write_out(fd: int) -> None:
 def write_out(fd: int) -> None:
     """sync_file_range(2): write the file's dirty pages to the device and wait for that; no journal commit, no flush."""
     if _sync_file_range(fd, 0, 0, _WRITE_AND_WAIT):
+        raise libc.failed()
+
+
+def check_written(fd: int) -> None:
+    """sync_file_range(2) of nothing: raises the error with which some of the file's pages could not be written, without waiting.
+
+    Each error is raised once for each open file that it came after, or by the first that asks (fsync(2)).
+    """
+    if _sync_file_range(fd, *_NOWHERE, _WAIT_BEFORE):
         raise libc.failed()
 
 

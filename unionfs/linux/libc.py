@@ -14,7 +14,8 @@ quick: Final = ctypes.PyDLL(None, use_errno=True)
 slow: Final = ctypes.CDLL(None, use_errno=True)
 
 _COMMON: Final = {
-    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "openat2": 437, "mount_setattr": 442, "fchmodat2": 452,
+    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "openat2": 437, "mount_setattr": 442,
+    "fchmodat2": 452,
 }  # fmt: skip
 _BY_MACHINE: Final = {
     "x86_64": {"renameat2": 316, "name_to_handle_at": 303, "open_by_handle_at": 304, "setfsuid": 122, "setfsgid": 123},

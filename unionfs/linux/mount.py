@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Iterable
 from typing import Final
 
 from unionfs.linux import libc
@@ -27,6 +28,8 @@ MOUNT_ATTR_RDONLY: Final = 0x1
 MOUNT_ATTR_NOATIME: Final = 0x10
 MOUNT_ATTR__ATIME: Final = 0x70
 _FSOPEN_CLOEXEC: Final = 1
+_FSMOUNT_CLOEXEC: Final = 1
+_FSCONFIG_SET_FLAG: Final = 0
 _FSCONFIG_SET_STRING: Final = 1
 _FSCONFIG_CMD_CREATE: Final = 6
 
@@ -82,3 +85,23 @@ def unmounted_fuse(device: int) -> int:
         os.close(context)
         raise
     return context
+
+
+def unmounted_overlay(options: Iterable[tuple[bytes, bytes | None]]) -> int:
+    """A descriptor of the root of a new kernel overlay that is mounted nowhere, and ends with the descriptor.
+
+    A value of None stands for a flag.  Raises EPERM without the privilege, ENODEV without overlayfs, ENOSYS before kernel 5.2,
+    and what overlayfs says to the options.
+    """
+    context = libc.syscall("fsopen", b"overlay", _FSOPEN_CLOEXEC)
+    try:
+        for key, value in options:
+            libc.syscall("fsconfig", context, _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING, key, value, 0)
+        libc.syscall("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0)
+        detached = libc.syscall("fsmount", context, _FSMOUNT_CLOEXEC, 0)
+    finally:
+        os.close(context)
+    try:
+        return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=detached)
+    finally:
+        os.close(detached)

@@ -1,6 +1,6 @@
 """What can go wrong that is not an errno of one operation?"""
 
-from unionfs.overlay.node import Node
+from unionfs.overlay.node import DirNode, Node
 
 
 class LayerError(Exception):
@@ -23,3 +23,16 @@ class CopyUpNeeded(Exception):
     def __init__(self, node: Node) -> None:
         super().__init__(f"copy-up of node {node.nodeid} is needed first")
         self.node = node
+
+
+class ScanNeeded(Exception):
+    """An operation has to wait until a large directory's index is built; raised before it has changed anything.
+
+    Whoever catches it completes a `scan.Scan(union, node)` in slices and starts the operation again.  shows_something: the part
+    that was read has names that show.
+    """
+
+    def __init__(self, node: DirNode, *, shows_something: bool = False) -> None:
+        super().__init__(f"node {node.nodeid} has too many names to be scanned at once")
+        self.node = node
+        self.shows_something = shows_something

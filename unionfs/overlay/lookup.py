@@ -60,7 +60,7 @@ def find(union: Union, parent: DirNode, name: bytes) -> Found | None:
     if index is None and parent.is_merged:
         parent.probes += len(parent.reals)
         index = merge.worth_building(union, parent)
-    if index is not None:
+    if index is not None and index.ready:
         entry = index.names.get(name)
         if entry is None:
             return None

@@ -11,13 +11,15 @@ import errno
 import os
 import stat as modes
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from sortedcontainers import SortedDict
 
 from unionfs.linux import stat
 from unionfs.overlay import marks
+from unionfs.overlay.errors import ScanNeeded
 from unionfs.overlay.node import DirNode
 from unionfs.overlay.realdir import RealDir
 
@@ -31,6 +33,9 @@ _MIDDLE: Final = 1 << 30
 _LISTING_SECONDS: Final = 600.0
 #: A scan costs about as much as one probe for each so many bytes of the directories' size.
 _BYTES_A_PROBE: Final = 256
+
+#: A layer with more names than this in one directory is read in slices, so that other requests go on meanwhile.
+INLINE_NAMES: Final = 4096
 
 _S_IFDIR: Final = modes.S_IFDIR
 _S_IFREG: Final = modes.S_IFREG
@@ -51,6 +56,9 @@ class MergedIndex:
     """All names of one directory."""
 
     __slots__ = ("_highest", "_listed", "_lowest", "names", "order")
+
+    #: All names are in it.
+    ready: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.names: dict[bytes, IndexEntry] = {}
@@ -97,12 +105,37 @@ class MergedIndex:
             yield name, names[name]
 
 
+class PartialIndex(MergedIndex):
+    """Stands for the index of a directory while that is scanned in slices: it only notes which names have changed meanwhile."""
+
+    __slots__ = ("touched",)
+
+    ready = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.touched: set[bytes] = set()
+
+    def put(self, name: bytes, kind: int, ino: int, reals: tuple[RealDir, ...]) -> None:
+        self.touched.add(name)
+
+    def discard(self, name: bytes) -> None:
+        self.touched.add(name)
+
+
 def index_of(union: Union, node: DirNode) -> MergedIndex:
-    """The directory's index, built now if need be.  Raises OSError from the layers."""
+    """The directory's index, built now if need be.
+
+    Raises ScanNeeded, with nothing changed, when it has more names than the event loop should read at once; OSError from the
+    layers.
+    """
     index = node.index
-    if index is None:
-        index = node.index = build(union, node)
-        union.note_index(node, len(index.names))
+    if index is not None and index.ready:
+        return index
+    if index is not None:
+        raise ScanNeeded(node)
+    index = node.index = build(union, node)
+    union.note_index(node, len(index.names))
     return index
 
 
@@ -117,34 +150,59 @@ def worth_building(union: Union, node: DirNode) -> MergedIndex | None:
     return index_of(union, node)
 
 
+def shows_nothing(union: Union, node: DirNode) -> bool:
+    """Is the directory empty, but for whiteouts?  Raises ScanNeeded, with nothing changed, as `index_of`."""
+    try:
+        return not index_of(union, node).names
+    except ScanNeeded as needed:
+        if needed.shows_something:
+            return False
+        raise
+
+
 def build(union: Union, node: DirNode) -> MergedIndex:
-    """Scan the directory's layers from the top."""
+    """Scan the directory's layers from the top.  Raises ScanNeeded when that has more than INLINE_NAMES names."""
     index = MergedIndex()
     if node.unlinked:
         return index
     closed: set[bytes] = set()
     for real in node.reals:
-        _scan(union, index, real, closed, node.is_merged)
+        layer = LayerScan(union, index, real, closed, node.is_merged)
+        with os.scandir(b"/proc/self/fd/%d" % real.fd()) as entries:
+            layer.take(islice(entries, INLINE_NAMES))
+            if max(len(closed), len(index.names)) > INLINE_NAMES or next(entries, None) is not None:
+                raise ScanNeeded(node, shows_something=bool(index.names))
+        layer.end()
     index.end_scan()
     return index
 
 
-def _scan(union: Union, index: MergedIndex, real: RealDir, closed: set[bytes], merged: bool) -> None:
-    """Add one layer's names; `closed` are those nothing further below can add to."""
-    names = index.names
-    markers: list[bytes] = []
-    layer = real.layer
-    number, marker = union.inodes.number, marks.MARKER
-    # An upper object's number is its origin's, if it has one, or a merged directory's the lower part's: left open then.
-    is_open = layer.is_upper and (merged or real.marks().impure)
-    # Whether an object is a whiteout its type alone tells, but for regular files where xattrs may make them so.
-    telling = _TELLING - {modes.S_IFREG} if real.marks().xwhiteouts else _TELLING
-    only_here = (real,)
-    with os.scandir(b"/proc/self/fd/%d" % real.fd()) as entries:
+class LayerScan:
+    """The scan of one layer's part of a directory; `closed` are the names nothing further below can add to."""
+
+    __slots__ = ("_closed", "_index", "_is_open", "_markers", "_number", "_real", "_telling")
+
+    def __init__(self, union: Union, index: MergedIndex, real: RealDir, closed: set[bytes], merged: bool) -> None:
+        self._index = index
+        self._real = real
+        self._closed = closed
+        self._number = union.inodes.number
+        self._markers: list[bytes] = []
+        # An upper object's number is its origin's, if it has one, or a merged directory's the lower part's: left open then.
+        self._is_open = real.layer.is_upper and (merged or real.marks().impure)
+        # Whether an object is a whiteout its type alone tells, but for regular files where xattrs may make them so.
+        self._telling = _TELLING - {modes.S_IFREG} if real.marks().xwhiteouts else _TELLING
+
+    def take(self, entries: Iterable[os.DirEntry[bytes]]) -> None:
+        """Add some of the layer's names."""
+        index, real, closed = self._index, self._real, self._closed
+        names, layer, number = index.names, real.layer, self._number
+        marker, telling, is_open = marks.MARKER, self._telling, self._is_open
+        only_here = (real,)
         for entry in entries:
             name: bytes = entry.name
             if name.startswith(marker):
-                markers.append(name[len(marker) :])
+                self._markers.append(name[len(marker) :])
                 continue
             if name in closed:
                 continue
@@ -164,7 +222,34 @@ def _scan(union: Union, index: MergedIndex, real: RealDir, closed: set[bytes], m
                 names[name] = IndexEntry(old.cookie, kind, ino, (*old.reals, real))
             else:
                 closed.add(name)
-    closed.update(markers)
+
+    def end(self) -> None:
+        """The layer's names are all there: its `.wh.` files count for the layers below."""
+        self._closed.update(self._markers)
+
+
+def entry_now(union: Union, node: DirNode, name: bytes) -> tuple[int, int, tuple[RealDir, ...]] | None:
+    """What a scan of the directory would find under one name at this moment: (S_IFMT bits, number, real directories).
+
+    None when the name does not show.
+    """
+    reals: list[RealDir] = []
+    kind = ino = 0
+    last = node.reals[-1]
+    for real in node.reals:
+        found = stat.find(real.fd(), name)
+        if found is not None:
+            if real.is_whiteout(name, found) or (reals and found.mode & 0o170000 != _S_IFDIR):
+                break
+            kind = found.mode & 0o170000
+            if not (real.layer.is_upper and (node.is_merged or real.marks().impure)):
+                ino = ino or union.inodes.number(real.layer, found.ino)
+            reals.append(real)
+            if kind != _S_IFDIR:
+                break
+        if real is not last and real.has_marker(name):
+            break
+    return (kind, ino, tuple(reals)) if reals else None
 
 
 def _kind(entry: os.DirEntry[bytes]) -> int:

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 IMMUTABLE: Final = stat.STATX_ATTR_IMMUTABLE
 APPEND: Final = stat.STATX_ATTR_APPEND
 _LETTERS: Final = {ord("a"): APPEND, ord("i"): IMMUTABLE}
+#: Bytes of the longest value that is read (OVL_PROTATTR_MAX).
+_LONGEST: Final = 32
 
 
 def decode(value: bytes | None) -> int:
-    """The flags as statx(2) attribute bits, up to the first unknown letter."""
+    """The flags as statx(2) attribute bits; none at all if there is a letter nobody knows, or too many."""
+    if value is None or len(value) > _LONGEST or any(letter not in _LETTERS for letter in value):
+        return 0
     flags = 0
-    for letter in value or b"":
-        if letter not in _LETTERS:
-            break
+    for letter in value:
         flags |= _LETTERS[letter]
     return flags
 

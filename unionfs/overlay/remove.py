@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from unionfs.linux.stat import Stat
 from unionfs.overlay import merge, protect
 from unionfs.overlay.copyup import ensure_upper
+from unionfs.overlay.errors import ScanNeeded
 from unionfs.overlay.lookup import find_below, lookup
 from unionfs.overlay.node import DirNode, Node
 
@@ -61,7 +62,7 @@ def rmdir(union: Union, parent: DirNode, name: bytes) -> Node:
                 staging.replace_by_whiteout(parent, name, is_dir=True)
             else:
                 _remove_upper(union, node, parent, name, fast)
-        except OSError:
+        except (OSError, ScanNeeded):
             node.unpin()
             raise
     forget_name(union, node, parent, name, last=True)
@@ -98,8 +99,8 @@ def check_removable(union: Union, parent: DirNode, node: Node) -> None:
 
 
 def check_empty(union: Union, node: DirNode) -> None:
-    """Raises ENOTEMPTY when any name shows in the directory; whiteouts don't."""
-    if merge.index_of(union, node).names:
+    """Raises ENOTEMPTY when any name shows in the directory; whiteouts don't.  ScanNeeded where that takes long to tell."""
+    if not merge.shows_nothing(union, node):
         raise OSError(errno.ENOTEMPTY, "directory is not empty")
 
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 from unionfs.linux import at, creds, stat, xattr
 from unionfs.overlay import acl, marks
 from unionfs.overlay.creator import SERVER
+from unionfs.overlay.durability import refuse_incompatible
 from unionfs.overlay.errors import LayerError
 from unionfs.overlay.node import DirNode
 from unionfs.overlay.realdir import RealDir
+from unionfs.overlay.trees import remove_tree
 
 if TYPE_CHECKING:
     from unionfs.overlay.union import Union
@@ -218,13 +220,9 @@ def prepare_work(base: int, shown: str) -> int:
     if old is not None:
         if old.mode & 0o170000 != modes.S_IFDIR:
             raise LayerError(f"workdir: {shown}/work is not a directory; use an empty directory")
-        if stat.find(base, WORK + b"/incompat") is not None:
-            raise LayerError(
-                f"workdir: {shown}/work/incompat was left by a mount whose feature must not be ignored (volatile: data may be"
-                " lost); check the upper layer, then remove work/incompat, or start with fresh upperdir and workdir"
-            )
         if not creds.has_capability(creds.CAP_DAC_OVERRIDE):
             at.chmod(base, WORK, 0o700)
+        refuse_incompatible(base, WORK, shown)
         remove_tree(base, WORK)
     # As the kernel's overlayfs has it, nobody may look inside; but the server itself must.
     mode = 0 if creds.has_capability(creds.CAP_DAC_OVERRIDE) else 0o700
@@ -235,21 +233,3 @@ def prepare_work(base: int, shown: str) -> int:
             xattr.remove(base, WORK, attribute)
     at.chmod(base, WORK, mode)
     return os.open(WORK, _OPEN, dir_fd=base)
-
-
-def remove_tree(dir_fd: int, name: bytes) -> None:
-    """Remove an object and everything below it, following nothing."""
-    try:
-        os.unlink(name, dir_fd=dir_fd)
-        return
-    except IsADirectoryError:
-        pass
-    except FileNotFoundError:
-        return
-    inner = os.open(name, _OPEN, dir_fd=dir_fd)
-    try:
-        for entry in os.listdir(b"/proc/self/fd/%d" % inner):
-            remove_tree(inner, entry)
-    finally:
-        os.close(inner)
-    os.rmdir(name, dir_fd=dir_fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
@@ -10,14 +11,15 @@ from typing import Final
 
 from unionfs.linux import creds, fs, stat
 from unionfs.linux.fd import Fd
+from unionfs.overlay import checks, lookup, marks
 from unionfs.overlay import layer as layers
-from unionfs.overlay import lookup, marks
-from unionfs.overlay.config import Fsync, RedirectDir, UnionConfig, Uuid, Xino
+from unionfs.overlay.config import RedirectDir, UnionConfig, Uuid, Xino
 from unionfs.overlay.creator import Identity
+from unionfs.overlay.durability import Durability
 from unionfs.overlay.errors import LayerError
 from unionfs.overlay.inodes import Former, Inodes
 from unionfs.overlay.layer import Layer
-from unionfs.overlay.locks import lock_directory
+from unionfs.overlay.locks import lock_directory, mounted_overlays, warn_of_users
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.realdir import DescriptorCache, RealDir
 from unionfs.overlay.staging import WORK, Staging, prepare_work
@@ -44,6 +46,7 @@ class Union:
         self.redirects = _redirects(config, self.prefix)
         self.log = logging.getLogger("unionfs")
         self.identity = Identity()
+        self.durability = Durability(config, self.prefix)
         self.inodes = Inodes(opened)
         self.copying: set[Node] = set()
         self.changed: list[Node] = []
@@ -62,16 +65,19 @@ class Union:
         locks: list[Fd] = []
         work = -1
         try:
+            checks.check_number(config)
             for number, path in enumerate(config.lowers, 1):
                 opened.append(layers.open_lower(number, path, prefix, descriptors))
             if config.upper is not None and config.work is not None:
                 upper, work = layers.open_upper(config.upper, config.work, prefix, descriptors)
                 opened.insert(0, upper)
-            _check_overlaps(config)
+            checks.check(config, opened, work)
             _apply_identity(config, opened)
+            overlays = mounted_overlays()
             if config.upper is not None and config.work is not None:
-                locks.append(lock_directory(upper.root.fd(), "upperdir", config.upper))
-                locks.append(lock_directory(work, "workdir", config.work))
+                locks.append(lock_directory(upper.root.fd(), "upperdir", config.upper, overlays))
+                locks.append(lock_directory(work, "workdir", config.work, overlays))
+            warn_of_users(opened, overlays)
             staging = cls._prepare_staging(config, prefix, work)
             union = cls(config, tuple(opened), staging, locks)
         except BaseException:
@@ -85,6 +91,7 @@ class Union:
                 os.close(work)
         try:
             union.settle_whiteouts()
+            union.begin_durability()
         except BaseException:
             union.close()
             raise
@@ -99,8 +106,6 @@ class Union:
             staging = prepare_work(work, os.fsdecode(config.work))
             try:
                 layers.probe_xattrs(staging, b"", prefix, os.fsdecode(config.upper))
-                if config.fsync is Fsync.VOLATILE:
-                    _mark_volatile(staging)
             except BaseException:
                 os.close(staging)
                 os.rmdir(WORK, dir_fd=work)
@@ -114,6 +119,17 @@ class Union:
         if self._staging is not None:
             asked = bool(os.environ.get("FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"))
             self._staging.files = asked or not self._staging.can_make_devices()
+
+    def begin_durability(self) -> None:
+        """See `Durability.begin`."""
+        if self._staging is not None:
+            assert self.config.work is not None
+            self.durability.begin(self._staging.work, os.path.join(self.config.work, WORK))
+
+    def withdraw(self) -> None:
+        """The mount did not come about, and nothing was changed: leave no mark that bars the next one."""
+        if self._staging is not None:
+            self.durability.withdraw(self._staging.work)
 
     def staging_area(self) -> Staging:
         """Where changes are made; only asked for after `ensure_upper`, which refuses in a read-only union."""
@@ -183,8 +199,13 @@ class Union:
             os.close(fd)
 
     def sync(self) -> None:
-        """syncfs(2) of the upper layer's filesystem; nothing when volatile or read-only."""
-        if self.upper is not None and self.config.fsync is not Fsync.VOLATILE:
+        """syncfs(2) of the upper layer's filesystem; nothing when read-only, or volatile and nothing was lost (else EIO)."""
+        if self.durability.volatile:
+            try:
+                self.durability.check()
+            except OSError as error:
+                raise OSError(errno.EIO, error.strerror) from None
+        elif self.upper is not None:
             fd = os.open(b"/proc/self/fd/%d" % self.upper.root.fd(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fs.syncfs(fd)
@@ -197,6 +218,7 @@ class Union:
 
     def close(self) -> None:
         """Empty the work directory and close every layer; the locks end last."""
+        self.durability.end()
         if self._staging is not None:
             self._staging.close()
             self._staging = None
@@ -230,21 +252,6 @@ def _descriptor_limit() -> int:
     return max(64, min(hard // 4, 8192))
 
 
-def _check_overlaps(config: UnionConfig) -> None:
-    """No layer may be, hold or lie in another one (ELOOP in the kernel's overlayfs)."""
-    taken: list[tuple[str, bytes, bytes]] = []
-    writable = [("upperdir", config.upper), ("workdir", config.work)]
-    for option, path in [*writable, *(("lowerdir", lower) for lower in config.lowers)]:
-        if path is None:
-            continue
-        mine = os.path.realpath(path)
-        for other_option, other_path, other in taken:
-            if layers.is_within(mine, other) or layers.is_within(other, mine):
-                both = f"{os.fsdecode(path)} overlaps {other_option} {os.fsdecode(other_path)}"
-                raise LayerError(f"{option}: {both}; layers must be separate trees")
-        taken.append((option, path, mine))
-
-
 def _apply_identity(config: UnionConfig, opened: list[Layer]) -> None:
     """What `xino` and `uuid` ask of the layers.  Raises LayerError when a layer has no file handles, and xino=on."""
     for layer in opened:
@@ -252,12 +259,6 @@ def _apply_identity(config: UnionConfig, opened: list[Layer]) -> None:
             raise LayerError(f"xino=on: the filesystem of {os.fsdecode(layer.path)} has no file handles; use xino=auto")
         if config.uuid is Uuid.OFF:
             layer.uuid = bytes(16)
-
-
-def _mark_volatile(staging: int) -> None:
-    """Leave workdir/work/incompat/volatile/dirty, which makes every next mount refuse (overlayfs.rst, "Volatile mount")."""
-    os.makedirs(b"/proc/self/fd/%d/incompat/volatile" % staging)
-    os.close(os.open(b"/proc/self/fd/%d/incompat/volatile/dirty" % staging, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
 def may_see_trusted(uid: int, pid: int) -> bool:

@@ -56,6 +56,8 @@ def remove(union: Union, node: Node, attribute: str) -> None:
 def _real_name(union: Union, attribute: str, hidden: int) -> str:
     if union.config.noxattrs:
         raise OSError(errno.EOPNOTSUPP, "xattrs are switched off")
+    if attribute == union.prefix:
+        raise OSError(errno.EINVAL, "no name after the prefix")
     real = marks.escape(attribute, union.prefix)
     if real is None:
         raise OSError(hidden, "private attribute")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux.stat import Stat
 from unionfs.overlay import attrs, lookup, merge
+from unionfs.overlay.errors import ScanNeeded
 from unionfs.overlay.merge import IndexEntry
 from unionfs.overlay.node import DirNode, Node
 from unionfs.serve.attributes import Attributes
@@ -68,8 +69,8 @@ class Directories:
             return False
         try:
             part = self._part(place)
-        except OSError:
-            # Whoever asks for it is told.
+        except (OSError, ScanNeeded):
+            # Whoever asks for it is told, or waits.
             return False
         for child in part.nodes:
             child.lookups -= 1

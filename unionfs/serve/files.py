@@ -13,7 +13,6 @@ from unionfs.linux import fs
 from unionfs.linux.fd import Fd
 from unionfs.linux.stat import Stat
 from unionfs.overlay import attrs, create, files
-from unionfs.overlay.config import Fsync as FsyncMode
 from unionfs.overlay.copyup import INLINE_LIMIT
 from unionfs.overlay.creator import Creator
 from unionfs.overlay.inodes import Former
@@ -167,7 +166,12 @@ class Files:
 
     def fsync(self, header: Header, request: Fsync) -> Awaitable[None] | None:
         node = self._union.node(header.nodeid)
-        if not node.upper or self._union.config.fsync is FsyncMode.VOLATILE:
+        durability = self._union.durability
+        if durability.volatile:
+            by_file = durability.needs_file and node.upper and node.is_regular
+            durability.check(self._descriptors.get(node) if by_file else -1)
+            return None
+        if not node.upper:
             return None
         return self._fsync(node, bool(request.fsync_flags & abi.FSYNC_FDATASYNC))
 

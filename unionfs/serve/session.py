@@ -1,8 +1,8 @@
 """How does a request get its answer?  The session: read, dispatch, reply; what takes long runs as a task.
 
 One trio event loop owns all state.  A handler runs to its answer at once, or gives back a coroutine that becomes a task.
-An operation that finds it has to wait for a file's copy-up has changed nothing yet: the copy-up is made in a task and
-then the operation starts again from its message.
+An operation that finds it has to wait for a file's copy-up, or for the scan of a very large directory, has changed nothing
+yet: that is done in a task and then the operation starts again from its message.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import trio
 
 from unionfs.linux import creds
 from unionfs.overlay.copyup import CopyUp
-from unionfs.overlay.errors import CopyUpNeeded
-from unionfs.overlay.node import Node
+from unionfs.overlay.errors import CopyUpNeeded, ScanNeeded
+from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.union import Union
 from unionfs.serve.dispatch import Message, Route, Server, Spliced
 from unionfs.serve.lookahead import LOOKING, LookAhead
 from unionfs.serve.polling import Poller
+from unionfs.serve.scanning import Scans
 from unionfs.serve.splicing import Splicer
 from unionfs.wire.abi import NO_REPLY, Opcode
 from unionfs.wire.cursor import Malformed
@@ -68,6 +69,7 @@ class Session:
         self._splicer = Splicer(device)
         self._tasks: dict[int, _Task] = {}
         self._jobs: dict[Node, _Job] = {}
+        self._scans = Scans(union)
         self._nursery: trio.Nursery | None = None
 
     def use(self, server: Server, decoders: dict[int, Callable[[memoryview, Header], Any]]) -> None:
@@ -166,6 +168,9 @@ class Session:
             self._job(needed.node)
             self._start(self._copy_up_first, header, bytes(message), needed.node)
             return
+        except ScanNeeded as needed:
+            self._start(self._scan_first, header, bytes(message), needed.node)
+            return
         except OSError as error:
             encoded = self._failure(header, error)
         except Malformed as error:
@@ -246,9 +251,20 @@ class Session:
     async def _copy_up_first(self, header: Header, message: bytes, node: Node) -> bytes | Message | None:
         """Wait for the copy-up of `node`, then start the operation again."""
         await self._copy_up(node)
+        self._again(header, message)
+        return None
+
+    async def _scan_first(self, header: Header, message: bytes, node: DirNode) -> bytes | Message | None:
+        """Wait for the index of `node`, then start the operation again."""
+        assert self._nursery is not None
+        await self._scans.complete(node, self._nursery)
+        self._again(header, message)
+        return None
+
+    def _again(self, header: Header, message: bytes) -> None:
+        """Start an operation from its message, which may make a task of it anew."""
         self._tasks.pop(header.unique, None)
         self._handle(memoryview(message), header)
-        return None
 
     def _job(self, node: Node) -> _Job:
         """The copy-up of a file, begun now if it is not under way: from here on nothing else copies it up."""
