@@ -26,6 +26,12 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(writer)
 
 
+class Usage(NamedTuple):
+    """What getrusage(2) says of involuntary context switches."""
+
+    ru_nivcsw: int
+
+
 class Clock:
     """A clock that goes on by a microsecond with every look at it."""
 
@@ -39,8 +45,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Stands for the time, of which so much passes as is looked at, on a machine of two cores."""
+    """Stands for the time, of which so much passes as is looked at, on a machine of two cores that nobody else wants."""
     made = Clock()
+    monkeypatch.setattr(resource, "getrusage", lambda who: Usage(0))
     monkeypatch.setattr(polling, "_clock", made)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     return made
@@ -91,12 +98,6 @@ def test_on_a_single_core_it_never_looks_twice(pipe: tuple[int, int], clock: Clo
     assert clock.now == 0
     os.write(pipe[1], b"x")
     assert poller.ready()
-
-
-class Usage(NamedTuple):
-    """What getrusage(2) says of involuntary context switches."""
-
-    ru_nivcsw: int
 
 
 def test_where_others_want_the_core_it_does_not_look(
