@@ -25,7 +25,7 @@ OPTIONS: list[Options] = [{}, {"timeout": "0"}]
 class _Dirent(ctypes.Structure):
     """struct dirent of the C library, whose offsets are 64 bits wide here."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("ino", ctypes.c_uint64), ("off", ctypes.c_int64), ("length", ctypes.c_uint16), ("type", ctypes.c_uint8),
         ("name", ctypes.c_char * 256),
     ]  # fmt: skip

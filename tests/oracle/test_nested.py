@@ -65,7 +65,8 @@ def test_what_is_written_through_the_mount_is_escaped(namespace: str, inner: Dri
     with inner.mount(layers, options(namespace)) as mnt:
         path = mnt / "file"
         written = {
-            prefix + "opaque": b"y", prefix + "anything": b"1", prefix + "overlay.opaque": b"x", prefix + "overlay.overlay.a": b"2",
+            prefix + "opaque": b"y", prefix + "anything": b"1", prefix + "overlay.opaque": b"x",
+            prefix + "overlay.overlay.a": b"2",
             other + "opaque": b"3", other + "overlay.b": b"4",
         }  # fmt: skip
         for name, value in written.items():
