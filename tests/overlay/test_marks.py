@@ -192,8 +192,11 @@ class TestDirectoryMarks:
 
     def test_of_files(self, scratch: Path, directory: int) -> None:
         (scratch / "f").write_bytes(b"")
-        for mark, found in (("whiteout", marks.has_whiteout_xattr), ("metacopy", marks.has_metacopy_xattr)):
-            assert not found(directory, b"f", marks.TRUSTED)
-            os.setxattr(scratch / "f", f"trusted.overlay.{mark}", b"")
-            assert found(directory, b"f", marks.TRUSTED)
-            assert not found(directory, b"f", marks.USER)
+        assert not marks.has_whiteout_xattr(directory, b"f", marks.TRUSTED)
+        assert marks.metacopy(directory, b"f", marks.TRUSTED) is None
+        os.setxattr(scratch / "f", "trusted.overlay.whiteout", b"")
+        os.setxattr(scratch / "f", "trusted.overlay.metacopy", b"")
+        assert marks.has_whiteout_xattr(directory, b"f", marks.TRUSTED)
+        assert marks.metacopy(directory, b"f", marks.TRUSTED) == b""
+        assert not marks.has_whiteout_xattr(directory, b"f", marks.USER)
+        assert marks.metacopy(directory, b"f", marks.USER) is None

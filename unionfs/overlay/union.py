@@ -12,7 +12,7 @@ from unionfs.linux import creds, fs, stat
 from unionfs.linux.fd import Fd
 from unionfs.overlay import layer as layers
 from unionfs.overlay import lookup, marks
-from unionfs.overlay.config import Fsync, RedirectDir, UnionConfig, Uuid, Xino
+from unionfs.overlay.config import Fsync, RedirectDir, UnionConfig, Uuid, Verity, Xino
 from unionfs.overlay.creator import Identity
 from unionfs.overlay.errors import LayerError
 from unionfs.overlay.inodes import Former, Inodes
@@ -30,14 +30,19 @@ class Union:
     """One union over its open layers.
 
     layers: top first, the upper one (number 0) included if there is one.  root: the node of the mount's root.
+    data_layers: those that only have data of files in the others.  all_layers: both.
     copying: files being copied up outside the event loop.  changed: nodes whose attributes a copy-up has changed since
     the list was last emptied.  redirects: what is done about renamed directories, never AUTO.
     read_only: every change is refused with EROFS.
     """
 
-    def __init__(self, config: UnionConfig, opened: tuple[Layer, ...], staging: int, locks: list[Fd]) -> None:
+    def __init__(
+        self, config: UnionConfig, opened: tuple[Layer, ...], data_layers: tuple[Layer, ...], staging: int, locks: list[Fd]
+    ) -> None:
         self.config = config
         self.layers = opened
+        self.data_layers = data_layers
+        self.all_layers = (*opened, *data_layers)
         self.upper = opened[0] if opened[0].is_upper else None
         self.read_only = self.upper is None or config.read_only
         self.prefix = _prefix(config)
@@ -58,12 +63,16 @@ class Union:
         """Open and check every layer.  Raises LayerError with one line for the user; nothing has been changed then."""
         descriptors = DescriptorCache(_descriptor_limit())
         prefix = _prefix(config)
+        _check_privilege(config, prefix)
         opened: list[Layer] = []
+        data: list[Layer] = []
         locks: list[Fd] = []
         work = -1
         try:
             for number, path in enumerate(config.lowers, 1):
                 opened.append(layers.open_lower(number, path, prefix, descriptors))
+            for number, path in enumerate(config.data, 1 + len(config.lowers)):
+                data.append(layers.open_lower(number, path, prefix, descriptors, "datadir+"))
             if config.upper is not None and config.work is not None:
                 upper, work = layers.open_upper(config.upper, config.work, prefix, descriptors)
                 opened.insert(0, upper)
@@ -73,9 +82,9 @@ class Union:
                 locks.append(lock_directory(upper.root.fd(), "upperdir", config.upper))
                 locks.append(lock_directory(work, "workdir", config.work))
             staging = cls._prepare_staging(config, prefix, work)
-            union = cls(config, tuple(opened), staging, locks)
+            union = cls(config, tuple(opened), tuple(data), staging, locks)
         except BaseException:
-            for layer in opened:
+            for layer in (*opened, *data):
                 layer.close()
             for lock in locks:
                 lock.close()
@@ -132,6 +141,8 @@ class Union:
         for depth, layer in enumerate(showing):
             layer.below = showing[depth + 1 :]
             layer.follow = self.redirects is not RedirectDir.NOFOLLOW
+            layer.metacopy = self.config.metacopy
+            layer.data_layers = self.data_layers
         lower = reals[1] if self.upper is not None and len(reals) > 1 else reals[0]
         root = DirNode(
             self.inodes.number(lower.layer, lower.layer.ino), None, b"", tuple(reals), self.upper is not None
@@ -203,7 +214,7 @@ class Union:
         for node in self.inodes.by_id.values():
             node.unpin()
         self.layers[0].descriptors.close()
-        for layer in self.layers:
+        for layer in self.all_layers:
             layer.close()
         for lock in self._locks:
             lock.close()
@@ -215,10 +226,26 @@ def _prefix(config: UnionConfig) -> str:
     return marks.USER if config.userxattr or not privileged else marks.TRUSTED
 
 
+def _check_privilege(config: UnionConfig, prefix: str) -> None:
+    """Whoever may mount over layers of others must not be led by their marks to data that he may not read.
+
+    Raises LayerError, where the kernel's overlayfs says EPERM (overlayfs.rst, "Permission model").
+    """
+    if prefix == marks.TRUSTED:
+        return
+    asked = {"metacopy=on": config.metacopy, "verity=": config.verity is not Verity.OFF, "a data-only layer": bool(config.data)}
+    for what, is_asked in asked.items():
+        if is_asked and (not config.userxattr or what == "metacopy=on"):
+            needs = "CAP_SYS_ADMIN in the initial user namespace"
+            raise LayerError(f"{what} needs {needs}, for marks that only it can make; leave it out")
+
+
 def _redirects(config: UnionConfig, prefix: str) -> RedirectDir:
     """What AUTO stands for here."""
     if config.redirect_dir is not RedirectDir.AUTO:
         return config.redirect_dir
+    if config.metacopy:
+        return RedirectDir.ON
     return RedirectDir.ON if prefix == marks.TRUSTED else RedirectDir.NOFOLLOW
 
 
@@ -234,7 +261,8 @@ def _check_overlaps(config: UnionConfig) -> None:
     """No layer may be, hold or lie in another one (ELOOP in the kernel's overlayfs)."""
     taken: list[tuple[str, bytes, bytes]] = []
     writable = [("upperdir", config.upper), ("workdir", config.work)]
-    for option, path in [*writable, *(("lowerdir", lower) for lower in config.lowers)]:
+    read_only = [*(("lowerdir", path) for path in config.lowers), *(("datadir+", path) for path in config.data)]
+    for option, path in [*writable, *read_only]:
         if path is None:
             continue
         mine = os.path.realpath(path)
