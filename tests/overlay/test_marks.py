@@ -75,7 +75,8 @@ def test_an_origin_of_any_byte_order() -> None:
 def test_origins_are_those_of_the_kernel(make_layers: Callable[..., Layers], open_union: OpenUnion) -> None:
     """Both copy up the same lower objects; what they note of them is the same, byte for byte."""
     theirs = make_layers()
-    ours = Layers(theirs.lowers, *(theirs.mnt.parent / name for name in ("our upper", "our work", "nowhere")))
+    upper, work, mnt = (theirs.mnt.parent / name for name in ("our upper", "our work", "nowhere"))
+    ours = Layers(theirs.lowers, upper, work, mnt)
     for path in (ours.top, ours.mnt.parent / "our work"):
         path.mkdir()
     lower = theirs.lowers[0]
