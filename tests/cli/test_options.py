@@ -91,16 +91,39 @@ def test_paths_may_hold_bytes_that_are_not_text() -> None:
     assert (settings.lowers, settings.upper) == ([b"/\xff\xfe"], b"/\x80")
 
 
-@pytest.mark.parametrize("value", [":/a", "/a:", "/a::", "::/a", ":", "::"])
+@pytest.mark.parametrize("value", [":/a", "/a:", "/a::", "::/a", ":", "::", "/a::::/b", "/a::/b::", "/a::/b:"])
 def test_an_empty_element_of_the_list_is_refused(value: str) -> None:
     message = refusal(lambda: parsed(f"lowerdir={value}"))
     assert f"lowerdir={value}" in message
     assert "empty" in message
 
 
-@pytest.mark.parametrize("value", ["/a::/b", "/a:/b::/c::/d", "/a:::/b"])
-def test_data_only_layers_are_refused_by_name(value: str) -> None:
-    assert "data-only" in refusal(lambda: parsed(f"lowerdir={value}"))
+@pytest.mark.parametrize(
+    ("text", "merged", "data"),
+    [
+        ("lowerdir=/a::/b", [b"/a"], [b"/b"]),
+        (r"lowerdir=/a:/b::/c\:c::/d", [b"/a", b"/b"], [b"/c:c", b"/d"]),
+        ("lowerdir=/a::/b,lowerdir=/c", [b"/c"], []),
+        ("lowerdir=/a::/b,lowerdir=/c:/d::/e", [b"/c", b"/d"], [b"/e"]),
+        ("lowerdir=/a::/b,datadir+=/c", [b"/a"], [b"/b", b"/c"]),
+        ("lowerdir+=/a,lowerdir+=/b,datadir+=/c:c,datadir+=/d", [b"/a", b"/b"], [b"/c:c", b"/d"]),
+        ("lowerdir+=/a,datadir+=/c,lowerdir=/b", [b"/b"], []),
+    ],
+)
+def test_data_only_layers(text: str, merged: list[bytes], data: list[bytes]) -> None:
+    settings = parsed(text)
+    assert (settings.lowers, settings.data) == (merged, data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lowerdir=/a:::/b", "lowerdir=/a::/b:/c", "lowerdir=/a::/b::/c:/d",
+        "lowerdir+=/a,datadir+=/b,lowerdir+=/c", "lowerdir=/a::/b,lowerdir+=/c", "datadir+=/a",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_data_only_layers(text: str) -> None:
+    assert "data-only" in refusal(lambda: parsed(text))
 
 
 @pytest.mark.parametrize("name", ["lowerdir+", "upperdir", "workdir"])
@@ -205,10 +228,10 @@ def test_an_unknown_option_names_the_nearest(text: str, named: str) -> None:
         ("xino=", "off|auto|on"),
         ("XINO=on,xino=ON", "xino"),
         ("redirect_dir=always", "on|follow|nofollow|off"),
-        ("metacopy=on", "off"),
+        ("metacopy=yes", "off|on"),
         ("index=on", "off"),
         ("nfs_export=on", "off"),
-        ("verity=require", "off"),
+        ("verity=1", "off|on|require"),
         ("uuid=on", "auto|null|off"),
         ("fsync=2", "auto|strict|volatile|0|1"),
         ("max_stack_depth=3", "auto|0|1|2"),

@@ -9,6 +9,7 @@ from tests.oracle.cases_copyup import COPYUP
 from tests.oracle.cases_files import FILES, UNLINKED
 from tests.oracle.cases_lookup import LOOKUP
 from tests.oracle.cases_marks import MARKS
+from tests.oracle.cases_metacopy import METACOPY, METACOPY_SUITES
 from tests.oracle.cases_mistakes import MISTAKES, MISTAKES_AT_ROOT
 from tests.oracle.cases_passthrough import LOWER_OPERATIONS, OPERATIONS
 from tests.oracle.cases_redirect import REDIRECT
@@ -16,8 +17,8 @@ from tests.oracle.cases_rename import MATRIX, RENAME
 
 SUITES: list[Suite] = [
     MISTAKES, MISTAKES_AT_ROOT, LOOKUP, CREATE, REMOVE, ROOT, COPYUP, FILES, UNLINKED, OPERATIONS, LOWER_OPERATIONS, ACCESS,
-    CLEAR, RENAME, REDIRECT, MARKS, *MATRIX,
+    CLEAR, RENAME, REDIRECT, MARKS, *METACOPY_SUITES, *MATRIX,
 ]  # fmt: skip
 
-OF_OPEN_FILES: list[Suite] = [MISTAKES, COPYUP, FILES, UNLINKED, OPERATIONS, LOWER_OPERATIONS]
+OF_OPEN_FILES: list[Suite] = [MISTAKES, COPYUP, FILES, UNLINKED, OPERATIONS, LOWER_OPERATIONS, METACOPY]
 """Those whose answers could depend on how open files are served, or on whether a lower layer could be written to."""

@@ -84,6 +84,9 @@ def change(root: Path, subject: Subject) -> None:
         case Change.CHMOD:
             path.chmod(MODE)
         case Change.APPEND:
+            if subject.number % 2:
+                # With metacopy=on the data then follow what is there already.
+                path.chmod(MODE)
             with open(path, "ab", buffering=0) as file:
                 file.write(TAIL)
         case Change.XATTR:

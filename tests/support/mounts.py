@@ -48,12 +48,21 @@ class LeftBehind(AssertionError):
 
 @dataclass(frozen=True)
 class Layers:
-    """The directories of one union: `lowers` with the topmost first, `upper` and `work` (both or neither), the mount point."""
+    """The directories of one union: `lowers` with the topmost first, `upper` and `work` (both or neither), the mount point.
+
+    `data` are data-only layers.
+    """
 
     lowers: tuple[Path, ...]
     upper: Path | None
     work: Path | None
     mnt: Path
+    data: tuple[Path, ...] = ()
+
+    @property
+    def fixed(self) -> tuple[Path, ...]:
+        """All layers that must stay as they are."""
+        return (*self.lowers, *self.data)
 
     @classmethod
     def create(cls, base: Path, lowers: int = 1, upper: bool = True) -> Layers:
@@ -93,8 +102,9 @@ def option_string(layers: Layers, options: Options) -> str:
 
     Whoever asks for it is about to mount: the lowers must stay as they are from here on (tests.support.lowers).
     """
-    lowers.watch(layers.lowers, layers.work)
-    parts = ["lowerdir=" + ":".join(escape(lower) for lower in layers.lowers)]
+    lowers.watch(layers.fixed, layers.work)
+    data = "".join(f"::{escape(layer)}" for layer in layers.data)
+    parts = ["lowerdir=" + ":".join(escape(lower) for lower in layers.lowers) + data]
     if layers.upper is not None and layers.work is not None:
         parts += [f"upperdir={escape(layers.upper)}", f"workdir={escape(layers.work)}"]
     parts += [name if value is None else f"{name}={value}" for name, value in options.items()]
@@ -211,7 +221,7 @@ class Driver(ABC):
 
         The lowers are watched from here on, and compared when the test ends.
         """
-        lowers.watch(layers.lowers, layers.work)
+        lowers.watch(layers.fixed, layers.work)
         command = self.command(layers, {**self.defaults, **(options or {})})
         try:
             # Waiting for the end of both pipes also proves that a background server does not keep them open.
@@ -246,7 +256,7 @@ class Driver(ABC):
             try:
                 unmount(layers.mnt)
             finally:
-                lowers.check(layers.lowers)
+                lowers.check(layers.fixed)
 
 
 class Kernel(Driver):

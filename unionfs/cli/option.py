@@ -97,6 +97,27 @@ def split_unescaped(text: str, separator: str) -> list[str]:
     return parts
 
 
+def split_data_only(value: str) -> tuple[list[str], list[str]]:
+    """The elements of `lowerdir=`, `A:B::C::D`: those that are merged, and behind `::` each those that only hold data.
+
+    Raises CommandError for an empty element, and for a single `:` behind a `::`.
+    """
+    if not value:
+        return [], []
+    parts = split_unescaped(value, ":")
+    merged = parts[: parts.index("")] if "" in parts else parts
+    rest = parts[len(merged) :]
+    data = rest[1::2]
+    if merged and any(rest[::2]):
+        raise CommandError(f"option lowerdir={value}: after `::` (data-only layers) every separator has to be `::`")
+    if not merged or len(rest) % 2 or "" in data:
+        raise CommandError(
+            f"option lowerdir={value}: an element of the list is empty; remove the `:` too many "
+            r"(a colon inside a path is written \:)"
+        )
+    return merged, data
+
+
 def to_path(name: str, value: str) -> bytes:
     """A directory's path as the kernel takes it: without escapes, neither empty nor holding a NUL byte."""
     path = os.fsencode(unescape(name, value))

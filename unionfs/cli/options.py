@@ -17,6 +17,7 @@ from unionfs.cli.option import (
     fixed,
     nothing,
     seconds,
+    split_data_only,
     split_unescaped,
     to_path,
     unescape,
@@ -34,7 +35,7 @@ from unionfs.linux.mount import (
     MS_STRICTATIME,
     MS_SYNCHRONOUS,
 )
-from unionfs.overlay.config import Fsync, RedirectDir, Uuid, Xino
+from unionfs.overlay.config import Fsync, RedirectDir, Uuid, Verity, Xino
 from unionfs.serve.config import InodePassthrough, LowerIo, Passthrough
 
 _ATIME_KINDS = MS_NOATIME | MS_RELATIME | MS_STRICTATIME
@@ -45,23 +46,23 @@ def _replace_lowers(settings: Settings, value: str) -> None:
 
     An empty value only forgets.
     """
-    parts = split_unescaped(value, ":") if value else []
-    if "" in parts[1:-1] and parts[0] and parts[-1]:
-        raise CommandError(
-            f"option lowerdir={value}: `::` (data-only layers) is not supported by this version; "
-            r"a colon inside a path is written \:"
-        )
-    if "" in parts:
-        raise CommandError(
-            f"option lowerdir={value}: an element of the list is empty; remove the `:` too many "
-            r"(a colon inside a path is written \:)"
-        )
-    settings.lowers = [to_path("lowerdir", part) for part in parts]
+    merged, data = split_data_only(value)
+    settings.lowers = [to_path("lowerdir", part) for part in merged]
+    settings.data = [to_path("lowerdir", part) for part in data]
 
 
 def _append_lower(settings: Settings, value: str) -> None:
     """`lowerdir+=`: one more layer below those named so far; `:` is an ordinary character here."""
+    if settings.data:
+        raise CommandError(f"option lowerdir+={value}: it comes after a data-only layer; name the merged layers first")
     settings.lowers.append(to_path("lowerdir+", value))
+
+
+def _append_data(settings: Settings, value: str) -> None:
+    """`datadir+=`: one more data-only layer, searched after those named so far."""
+    if not settings.lowers:
+        raise CommandError(f"option datadir+={value}: a data-only layer needs a merged layer above it; name that first")
+    settings.data.append(to_path("datadir+", value))
 
 
 def _name_source(settings: Settings, value: str) -> None:
@@ -75,13 +76,21 @@ _LAYERS = (
         "read-only layers, the topmost first; replaces what was named before",
         _replace_lowers,
         Arity.VALUE,
-        "DIR[:DIR...]",
+        "DIR[:DIR...][::DIR...]",
     ),
     Option(
         "lowerdir+",
         Section.LAYERS,
         "one more read-only layer, below those named before",
         _append_lower,
+        Arity.VALUE,
+        "DIR",
+    ),
+    Option(
+        "datadir+",
+        Section.LAYERS,
+        "one more layer for data of files in the lower layers alone",
+        _append_data,
         Arity.VALUE,
         "DIR",
     ),
@@ -98,9 +107,15 @@ _UNION = (
         field="redirect_dir",
     ),
     choice("index", Section.UNION, "index of hard links copied up", {"off": None}, later=("on",)),
-    choice("metacopy", Section.UNION, "copy-up of metadata alone", {"off": None}, later=("on",)),
+    choice("metacopy", Section.UNION, "copy-up of metadata alone", {"off": False, "on": True}, field="metacopy"),
     choice("nfs_export", Section.UNION, "file handles for NFS", {"off": None}, later=("on",)),
-    choice("verity", Section.UNION, "fs-verity digests", {"off": None}, later=("on", "require")),
+    choice(
+        "verity",
+        Section.UNION,
+        "fs-verity digests of data below",
+        {"off": Verity.OFF, "on": Verity.ON, "require": Verity.REQUIRE},
+        field="verity",
+    ),
     choice(
         "uuid",
         Section.UNION,
@@ -273,7 +288,6 @@ def _passed_over() -> tuple[Option, ...]:
 OPTIONS: tuple[Option, ...] = (*_LAYERS, *_UNION, *_SESSION, *_MOUNT, *_passed_over())
 
 UNSUPPORTED: dict[str, str] = {
-    "datadir+": "data-only layers are not supported by this version; use lowerdir= for layers that are merged",
     "uidmapping": "not supported by this version; mount in a user namespace that has the mapping",
     "gidmapping": "not supported by this version; mount in a user namespace that has the mapping",
     "squash_to_root": "not supported by this version; leave it out",

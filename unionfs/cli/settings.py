@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from unionfs.cli.messages import CommandError
-from unionfs.overlay.config import Fsync, RedirectDir, UnionConfig, Uuid, Xino
+from unionfs.overlay.config import Fsync, RedirectDir, UnionConfig, Uuid, Verity, Xino
 from unionfs.serve.config import UNLIMITED_TIMEOUT, InodePassthrough, LowerIo, Passthrough, SessionConfig
 
 
@@ -27,6 +27,9 @@ class Settings:
     fsync: Fsync = Fsync.AUTO
     noxattrs: bool = False
     redirect_dir: RedirectDir = RedirectDir.AUTO
+    data: list[bytes] = field(default_factory=list)
+    metacopy: bool = False
+    verity: Verity = Verity.OFF
     source: bytes | None = None
     mount_flags: int = 0
     allow_other: bool | None = None
@@ -45,6 +48,7 @@ class Settings:
             raise CommandError("upperdir= needs workdir=: name an empty directory on the same filesystem as the upper one")
         if self.userxattr and self.redirect_dir in (RedirectDir.ON, RedirectDir.FOLLOW):
             raise CommandError("userxattr and redirect_dir contradict each other: anybody could make such marks; leave one out")
+        self._check_metacopy()
         if self.passthrough is Passthrough.ON and self.max_stack_depth == 0:
             raise CommandError("passthrough=on and max_stack_depth=0 contradict each other: leave one of them out")
         if self.inode_passthrough is InodePassthrough.DRAFT:
@@ -52,6 +56,16 @@ class Settings:
             for off, is_given in given.items():
                 if is_given:
                     raise CommandError(f"inode_passthrough=draft and {off} contradict each other: leave one of them out")
+
+    def _check_metacopy(self) -> None:
+        """Files without data of their own are found again by redirects, once they were renamed (params.c of overlayfs)."""
+        if not self.metacopy:
+            return
+        if self.userxattr:
+            raise CommandError("userxattr and metacopy=on contradict each other: anybody could make such marks; leave one out")
+        read_only = self.upper is None and self.redirect_dir is RedirectDir.FOLLOW
+        if self.redirect_dir not in (RedirectDir.AUTO, RedirectDir.ON) and not read_only:
+            raise CommandError("metacopy=on needs redirect_dir=on, which it brings along: leave redirect_dir= out")
 
     def union(self) -> UnionConfig:
         """The union asked for, its paths made absolute by the current directory; a work directory alone is left out."""
@@ -66,6 +80,9 @@ class Settings:
             fsync=self.fsync,
             noxattrs=self.noxattrs,
             redirect_dir=self.redirect_dir,
+            data=tuple(absolute(path) for path in self.data),
+            metacopy=self.metacopy,
+            verity=self.verity,
         )
 
     def session(self, source: bytes, mountpoint: bytes, *, debug: bool, foreground: bool) -> SessionConfig:

@@ -1,6 +1,7 @@
-"""What can a filesystem do, and what is it?  statfs(2), inode flags, reflinks."""
+"""What can a filesystem do, and what is it?  statfs(2), inode flags, reflinks, fs-verity."""
 
 import ctypes
+import errno
 import fcntl
 import struct
 from typing import Final, NamedTuple
@@ -20,6 +21,8 @@ FS_IOC_SETFLAGS: Final = 0x40086602
 #: _IOR('X', 31, struct fsxattr) and _IOW('X', 32, struct fsxattr), linux/fs.h; 28 bytes, the flags first.
 FS_IOC_FSGETXATTR: Final = 0x801C581F
 FS_IOC_FSSETXATTR: Final = 0x401C5820
+#: _IOWR('f', 134, struct fsverity_digest), linux/fsverity.h.
+FS_IOC_MEASURE_VERITY: Final = 0xC0046686
 FS_XFLAG_IMMUTABLE: Final = 0x8
 FS_XFLAG_APPEND: Final = 0x10
 FS_SYNC_FL: Final = 0x8
@@ -28,6 +31,8 @@ FS_APPEND_FL: Final = 0x20
 FS_NOATIME_FL: Final = 0x80
 FS_CASEFOLD_FL: Final = 0x40000000
 
+_DIGEST_HEAD: Final = struct.Struct("=HH")
+_DIGEST_MAX: Final = 64
 _LAYOUT: Final = struct.Struct("=qqQQQQQiiqqq")
 _fstatfs: Final = libc.function("fstatfs", ctypes.c_int, ctypes.c_void_p)
 _fallocate: Final = libc.function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong, blocking=True)
@@ -115,6 +120,22 @@ def check_written(fd: int) -> None:
     """
     if _sync_file_range(fd, *_NOWHERE, _WAIT_BEFORE):
         raise libc.failed()
+
+
+def measure_verity(fd: int) -> tuple[int, bytes] | None:
+    """ioctl FS_IOC_MEASURE_VERITY: fs-verity's number of the hash algorithm, and the file's digest; None when it has none.
+
+    struct fsverity_digest (linux/fsverity.h): u16 algorithm, u16 size of the buffer and then of the digest, digest.
+    """
+    buffer = bytearray(_DIGEST_HEAD.pack(0, _DIGEST_MAX) + bytes(_DIGEST_MAX))
+    try:
+        fcntl.ioctl(fd, FS_IOC_MEASURE_VERITY, buffer, True)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTTY, errno.EOPNOTSUPP):
+            raise
+        return None
+    algorithm, size = _DIGEST_HEAD.unpack_from(buffer)
+    return algorithm, bytes(buffer[_DIGEST_HEAD.size : _DIGEST_HEAD.size + size])
 
 
 def fsxattr(fd: int) -> bytes:

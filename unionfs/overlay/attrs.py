@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from unionfs.linux import at, stat, xattr
 from unionfs.linux.stat import Stat
 from unionfs.overlay import protect
-from unionfs.overlay.copyup import ensure_upper
+from unionfs.overlay.copyup import ensure_metadata, ensure_upper
 from unionfs.overlay.node import DirNode, Node
 
 if TYPE_CHECKING:
@@ -34,19 +34,19 @@ def link_count(node: Node, found: Stat) -> int:
 
 def chmod(union: Union, node: Node, mode: int) -> None:
     """chmod(2)."""
-    ensure_upper(union, node, found=protect.check_change(node))
+    ensure_metadata(union, node, protect.check_change(node))
     at.chmod(*node.at(), mode & 0o7777)
 
 
 def chown(union: Union, node: Node, uid: int, gid: int) -> None:
     """chown(2); -1 keeps an id.  The upper filesystem drops set-id bits and capabilities itself."""
-    ensure_upper(union, node, found=protect.check_change(node))
+    ensure_metadata(union, node, protect.check_change(node))
     at.chown(*node.at(), uid, gid)
 
 
 def utimens(union: Union, node: Node, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
     """utimensat(2)."""
-    ensure_upper(union, node, found=protect.check_change(node))
+    ensure_metadata(union, node, protect.check_change(node))
     at.utimens(*node.at(), atime, mtime)
 
 
@@ -80,7 +80,7 @@ def kill_privileges(union: Union, node: Node) -> None:
 
     The set-group-ID bit stays on a file that its group can't execute, where it once meant mandatory locking (inode(7)).
     """
-    ensure_upper(union, node)
+    ensure_metadata(union, node)
     here = node.at()
     mode = stat.stat(*here).mode & 0o7777
     kept = mode & ~modes.S_ISUID
@@ -94,7 +94,7 @@ def kill_privileges(union: Union, node: Node) -> None:
 def drop_capabilities(union: Union, node: Node) -> None:
     """A file's capabilities go with every change of its data, whoever makes it (capabilities(7))."""
     if xattr.find(*node.at(), _CAPABILITY) is not None:
-        ensure_upper(union, node)
+        ensure_metadata(union, node)
         xattr.remove(*node.at(), _CAPABILITY)
 
 

@@ -29,26 +29,29 @@ class _Root(NamedTuple):
 
 def check_number(config: UnionConfig) -> None:
     """Raises LayerError for more lower layers than overlayfs takes."""
-    if len(config.lowers) > MOST_LOWERS:
-        raise LayerError(f"lowerdir: {len(config.lowers)} layers; overlayfs takes at most {MOST_LOWERS} lower ones, merge some")
+    number = len(config.lowers) + len(config.data)
+    if number > MOST_LOWERS:
+        raise LayerError(f"lowerdir: {number} layers; overlayfs takes at most {MOST_LOWERS} lower ones, merge some")
 
 
 def check(config: UnionConfig, opened: list[Layer], work: int) -> None:
     """Raises LayerError for layers that overlap, and for one in which names differ by more than their bytes.
 
-    opened: all layers, the upper one first if there is one.  work: descriptor of the work directory.
+    opened: all layers, the upper one first if there is one, the data-only ones last.  work: descriptor of the work directory.
     """
     for layer in opened:
         if layer.readable is not None and _is_casefolded(layer.readable.fileno()):
             raise LayerError(
-                f"{_option(layer)}: {os.fsdecode(layer.path)} ignores the case of names (chattr +F), which a union can't; use a"
+                f"{_option(config, layer)}: {os.fsdecode(layer.path)} ignores the case of names (chattr +F), which a union can't; use a"
                 " directory without that flag"
             )
     _check_overlaps(config, opened, work)
 
 
-def _option(layer: Layer) -> str:
-    return "upperdir" if layer.is_upper else "lowerdir"
+def _option(config: UnionConfig, layer: Layer) -> str:
+    if layer.is_upper:
+        return "upperdir"
+    return "lowerdir" if layer.number <= len(config.lowers) else "datadir+"
 
 
 def _is_casefolded(fd: int) -> bool:
@@ -65,7 +68,7 @@ def _check_overlaps(config: UnionConfig, opened: list[Layer], work: int) -> None
     """
     roots: dict[_Identity, _Root] = {}
     for layer in opened:
-        _add(roots, (layer.dev, layer.ino), _Root(_option(layer), layer.path, layer.private))
+        _add(roots, (layer.dev, layer.ino), _Root(_option(config, layer), layer.path, layer.private))
         if layer.is_upper and config.work is not None:
             found = stat.stat(work)
             _add(roots, (found.dev, found.ino), _Root("workdir", config.work, layer.private))

@@ -63,6 +63,18 @@ class RedirectDir(enum.Enum):
     NOFOLLOW = "nofollow"
 
 
+class Verity(enum.Enum):
+    """fs-verity digests in the marks of files that hold only metadata (overlayfs.rst, "fs-verity support").
+
+    ON: a digest that is there must be that of the data, or an open fails with EIO; where the source of a copy has one it is
+    written.  REQUIRE: it must be there, and only metadata of files that have one are copied alone.
+    """
+
+    OFF = "off"
+    ON = "on"
+    REQUIRE = "require"
+
+
 @dataclass(frozen=True, slots=True)
 class UnionConfig:
     """The layers and the rules of one union.
@@ -75,6 +87,9 @@ class UnionConfig:
     userxattr: keep private marks in `user.overlay.` instead of `trusted.overlay.`; without the privilege for the latter
         that is so anyhow.
     redirect_dir: what a rename does to a directory with a lower part.
+    data: data-only layers, which show nothing of themselves: files of the lower layers have their data there.
+    metacopy: changes of metadata copy no data, and files whose data are in a layer below are followed.
+    verity: what is done about fs-verity digests of such files.
     noxattrs: show no xattrs and refuse to set any with EOPNOTSUPP (fuse-overlayfs's option of that name); marks of
         the union's own are still read and written.
     """
@@ -89,6 +104,9 @@ class UnionConfig:
     fsync: Fsync = Fsync.AUTO
     noxattrs: bool = False
     redirect_dir: RedirectDir = RedirectDir.AUTO
+    data: tuple[bytes, ...] = ()
+    metacopy: bool = False
+    verity: Verity = Verity.OFF
 
     def __post_init__(self) -> None:
         if not self.lowers:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, fs, handle, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import marks, protect
+from unionfs.overlay import marks, metacopy, protect
 from unionfs.overlay.config import Fsync
-from unionfs.overlay.copydata import Cancelled, copy_data
+from unionfs.overlay.copydata import copy_data
 from unionfs.overlay.creator import SERVER
+from unionfs.overlay.datacopyup import DataCopyUp, Job, is_ordered, sync_data
 from unionfs.overlay.errors import CopyUpNeeded
+from unionfs.overlay.metacopy import Below, Data
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.realdir import RealDir
 
@@ -31,26 +33,61 @@ INLINE_LIMIT: Final = 256 * 1024
 def ensure_upper(union: Union, node: Node, length: int | None = None, found: Stat | None = None) -> None:
     """Put the object on the upper layer; of a regular file's data only the first `length` bytes, if given.
 
-    `found` is the lower object's stat, if the caller has it.
+    `found` is the lower object's stat, if the caller has it.  A file that is there with its metadata alone gets its data.
 
     Raises CopyUpNeeded, having changed nothing, when that takes more than the event loop should do; EROFS in a read-only
     union; EOVERFLOW, ENOSPC, EDQUOT, EIO from the layers.  What `protect` forbids the caller has refused before.
     """
-    if node.upper:
+    if node.upper and node.data is None:
         return
-    if union.read_only:
-        raise OSError(errno.EROFS, "read-only union")
     if isinstance(node, DirNode):
+        if union.read_only:
+            raise OSError(errno.EROFS, "read-only union")
         _ensure_directory(union, node)
         return
-    if node in union.copying:
-        raise CopyUpNeeded(node)
-    if node.parent is None and not node.unlinked:
-        raise OSError(errno.ESTALE, "the directory of the only known name was forgotten")
-    found = found or stat.stat(*node.at())
+    _check_copyable(union, node)
+    if found is None or node.upper:
+        found = stat.stat(*node.at())
     if node.is_regular and (found.size if length is None else min(length, found.size)) > INLINE_LIMIT:
         raise CopyUpNeeded(node)
-    CopyUp(union, node, length, found).run()
+    job(union, node, length, found).run()
+
+
+def ensure_metadata(union: Union, node: Node, found: Stat | None = None) -> None:
+    """Put the object on the upper layer, because its metadata are to change; with metacopy=on a file's data stay below.
+
+    Raises as `ensure_upper` does, and what `metacopy.check` does for a file whose data are elsewhere.
+    """
+    if not node.is_regular or not union.config.metacopy or node.unlinked:
+        # Nobody can find the data by the name that is gone.
+        if not node.upper or node in union.copying:
+            ensure_upper(union, node, None, found)
+        return
+    if node.upper and node.data is None:
+        return
+    _check_copyable(union, node)
+    metacopy.check(union, node)
+    if node.upper:
+        return
+    mark = metacopy.mark_for(union, metacopy.place(node))
+    if mark is None:
+        ensure_upper(union, node, None, found)
+    else:
+        CopyUp(union, node, None, found, mark).run()
+
+
+def _check_copyable(union: Union, node: Node) -> None:
+    if union.read_only:
+        raise OSError(errno.EROFS, "read-only union")
+    if node in union.copying:
+        raise CopyUpNeeded(node)
+    if node.parent is None and not node.unlinked and not node.upper:
+        raise OSError(errno.ESTALE, "the directory of the only known name was forgotten")
+
+
+def job(union: Union, node: Node, length: int | None = None, found: Stat | None = None) -> Job:
+    """What brings a file with its data to the upper layer: all of it, or the data alone if the rest is there."""
+    return DataCopyUp(union, node, length) if node.upper else CopyUp(union, node, length, found)
 
 
 def _ensure_directory(union: Union, node: DirNode) -> None:
@@ -64,33 +101,30 @@ def _ensure_directory(union: Union, node: DirNode) -> None:
         union.trim()
 
 
-class CopyUp:
+class CopyUp(Job):
     """One object's way to the upper layer.
 
     `prepare` and `publish` belong to the event loop, `copy` may run in a worker thread; `run` is all three.  `cancelled`
     stops a copy under way: `copy` then raises EINTR.  Whatever fails, nothing is left behind.
+    With a `mark`, the value of a metacopy mark, a file's data are left where they are.
     """
 
-    __slots__ = ("_has_data", "_length", "_name", "_node", "_source", "_stat", "_target", "_union", "cancelled")
+    __slots__ = ("_data", "_has_data", "_length", "_mark", "_name", "_node", "_source", "_stat", "_target", "_union")
 
-    def __init__(self, union: Union, node: Node, length: int | None = None, found: Stat | None = None) -> None:
+    def __init__(
+        self, union: Union, node: Node, length: int | None = None, found: Stat | None = None, mark: bytes | None = None
+    ) -> None:
+        super().__init__()
         self._union = union
         self._node = node
         self._length = length
+        self._mark = mark
         self._name = b""
         self._source = -1
+        self._data = -1
         self._target = -1
         self._has_data = False
         self._stat = found
-        self.cancelled = Cancelled()
-
-    def run(self) -> None:
-        try:
-            self.prepare()
-            self.copy()
-            self.publish()
-        finally:
-            self.close()
 
     def prepare(self) -> None:
         """Copy up the parents and make the staged object."""
@@ -101,6 +135,9 @@ class CopyUp:
         staging = union.staging_area()
         if node.is_regular:
             self._source = at.open_at(*node.at(), os.O_RDONLY)
+            if node.data is not None and self._mark is None:
+                metacopy.check(union, node)
+                self._data = at.open_at(*node.data.at(), os.O_RDONLY)
             self._target, self._name = staging.open_file(found.mode & 0o777)
             return
         union.identity.assume(SERVER)
@@ -117,11 +154,14 @@ class CopyUp:
         """Data and metadata.  Raises EINTR when cancelled."""
         found = self._stat
         assert found is not None
-        if self._target >= 0:
+        if self._mark is not None:
+            os.ftruncate(self._target, found.size)
+            xattr.write(self._target, None, self._union.prefix + "metacopy", self._mark)
+        elif self._target >= 0:
             size = found.size if self._length is None else min(found.size, self._length)
             self._has_data = size > 0
-            copy_data(self._source, self._target, size, self.cancelled)
-            if self._has_data and self._is_ordered():
+            copy_data(self._data if self._data >= 0 else self._source, self._target, size, self.cancelled)
+            if self._has_data and is_ordered(self._union):
                 # On its way to the device while the rest is done.
                 fs.start_write_out(self._target)
         here = (self._target, b"") if self._target >= 0 else (self._union.staging_area().work, self._name)
@@ -140,10 +180,6 @@ class CopyUp:
             at.chown(*here, found.uid, found.gid)
         if not self._node.is_symlink and (self._target < 0 or found.mode & 0o7000):
             at.chmod(*here, found.mode & 0o7777)
-
-    def _is_ordered(self) -> bool:
-        upper = self._union.upper
-        return self._union.config.fsync is Fsync.AUTO and upper is not None and upper.ordered
 
     def _copy_flags(self, here: tuple[int, bytes]) -> None:
         """The inode flags that overlayfs carries along; those that would bar the copy-up itself go to an xattr."""
@@ -179,12 +215,8 @@ class CopyUp:
         """
         fsync = self._union.config.fsync
         if self._target >= 0:
-            if fsync is Fsync.VOLATILE or (fsync is Fsync.AUTO and not self._has_data):
-                return
-            if self._is_ordered():
-                fs.write_out(self._target)
-            else:
-                os.fsync(self._target)
+            if self._has_data or fsync is Fsync.STRICT:
+                sync_data(self._union, self._target)
         elif fsync is Fsync.STRICT and self._node.is_dir:
             fd = at.open_at(*here, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -236,18 +268,30 @@ class CopyUp:
                 # The other names stay with the lower file: from now on this one is another inode.
                 node.ino = union.inodes.number(upper.layer, stat.stat(upper.fd(), node.name).ino)
         union.changed.append(node)
+        node.data = self._data_left()
         node.upper = True
         node.real_dir = upper
         node.real_name = node.name
         if parent.index is not None:
             parent.index.put(node.name, node.kind, node.ino, reals)
 
+    def _data_left(self) -> Data | None:
+        """Where the data are if they were not copied: where they were, seen from the upper layer."""
+        node = self._node
+        if self._mark is None:
+            return None
+        assert self._stat is not None
+        below = Below(node.layer(), self._stat.ino, self._stat.nlink)
+        if node.data is not None:
+            return node.data.seen_from(self._mark, below)
+        return Data(self._mark, below, node.real_dir, node.real_name)
+
     def close(self) -> None:
         """Drop whatever was not published."""
-        for fd in (self._source, self._target):
+        for fd in (self._source, self._data, self._target):
             if fd >= 0:
                 os.close(fd)
-        self._source = self._target = -1
+        self._source = self._data = self._target = -1
         if self._name:
             self._union.staging_area().discard(self._name)
             self._name = b""

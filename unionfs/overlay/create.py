@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import acl, marks, protect
+from unionfs.overlay import acl, marks, protect, redirect
 from unionfs.overlay.config import RedirectDir
-from unionfs.overlay.copyup import ensure_upper, set_impure
+from unionfs.overlay.copyup import ensure_metadata, ensure_upper, set_impure
 from unionfs.overlay.creator import Creator
 from unionfs.overlay.lookup import NAME_MAX, adopt_name
 from unionfs.overlay.node import DirNode, Node
@@ -86,9 +86,13 @@ def link(union: Union, node: Node, parent: DirNode, name: bytes) -> Stat:
     check_name(name)
     protect.check_change(node)
     _check_writable(parent)
-    ensure_upper(union, node)
+    ensure_metadata(union, node)
     ensure_upper(union, parent)
     upper = parent.upper_dir
+    if node.data is not None:
+        if node.parent is None:
+            raise OSError(errno.ESTALE, "the directory of the only known name was forgotten")
+        redirect.write_for_file(union, node, node.parent, node.name, same_parent=False)
     if stat.stat(*node.at()).ino != node.ino:
         # It has an origin: marked before the link is made, so that a failure leaves all as it was.
         set_impure(union, parent)

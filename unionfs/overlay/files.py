@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from unionfs.linux import at
-from unionfs.overlay import protect
+from unionfs.overlay import metacopy, protect
 from unionfs.overlay.attrs import kill_privileges
 from unionfs.overlay.copyup import ensure_upper
 from unionfs.overlay.node import Node
@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
 def is_settled(union: Union, node: Node) -> bool:
     """Can the place of the file's data no longer change while mounted?"""
-    return node.upper or union.read_only
+    return node.data_upper or union.read_only
 
 
 def prepare_open(union: Union, node: Node, flags: int, kill: bool) -> None:
     """Before an open: copy up for writing, truncate for O_TRUNC, drop privileges if the kernel says so.
 
-    Raises EPERM where chattr(1) forbids the open, EROFS, CopyUpNeeded, and what a copy-up raises.
+    Raises EPERM where chattr(1) forbids the open, EROFS, CopyUpNeeded, and what a copy-up raises; ENOENT and EIO for data
+    that are not there or not the right ones.
     """
+    if node.data is not None:
+        metacopy.check(union, node)
     writing = flags & os.O_ACCMODE != os.O_RDONLY
     truncating = bool(flags & os.O_TRUNC)
     if not writing and not truncating:
@@ -41,12 +44,12 @@ def prepare_open(union: Union, node: Node, flags: int, kill: bool) -> None:
 
 def open_path(node: Node) -> int:
     """An O_PATH descriptor of the real file, enough to register it with the kernel; the caller closes it."""
-    return at.open_at(*node.at(), os.O_PATH)
+    return at.open_at(*metacopy.place(node), os.O_PATH)
 
 
 def open_data(node: Node, writing: bool) -> int:
     """A descriptor for the file's data; the caller closes it."""
-    return at.open_at(*node.at(), (os.O_RDWR if writing else os.O_RDONLY) | os.O_NONBLOCK)
+    return at.open_at(*metacopy.place(node), (os.O_RDWR if writing else os.O_RDONLY) | os.O_NONBLOCK)
 
 
 def read_small(node: Node, limit: int) -> bytes | None:

@@ -36,6 +36,7 @@ class Layer:
     finds out.  base: the descriptor the root was opened from.
     readable: its root opened for reading, as file handles need it.  has_flags: what statx(2) says of immutable files is meant.
     below: the layers below it that show in the union.  follow: redirects found in it are followed.
+    metacopy: files in it whose data are below are followed.  data_layers: those in which such files may have their data.
     """
 
     number: int
@@ -55,6 +56,8 @@ class Layer:
     root: RealDir = field(init=False)
     below: tuple[Layer, ...] = ()
     follow: bool = False
+    metacopy: bool = False
+    data_layers: tuple[Layer, ...] = ()
     base: Fd | None = None
     readable: Fd | None = None
 
@@ -110,21 +113,21 @@ def open_directory(path: bytes, option: str) -> int:
         raise LayerError(f"{option}: {shown} can't be opened: {error.strerror}") from None
 
 
-def open_lower(number: int, path: bytes, prefix: str, descriptors: DescriptorCache) -> Layer:
+def open_lower(number: int, path: bytes, prefix: str, descriptors: DescriptorCache, option: str = "lowerdir") -> Layer:
     """Open a lower layer through a read-only clone of its mount, or as it is where no clone can be had."""
     layer = Layer(number, path, prefix, descriptors)
-    fd = open_directory(path, "lowerdir")
+    fd = open_directory(path, option)
     try:
         os.close(os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as error:
         os.close(fd)
-        raise LayerError(f"lowerdir: {os.fsdecode(path)} can't be read: {error.strerror}") from None
+        raise LayerError(f"{option}: {os.fsdecode(path)} can't be read: {error.strerror}") from None
     try:
         clone = mount.private_clone(fd, read_only=True)
     except OSError as error:
         if error.errno not in _NO_CLONE:
             os.close(fd)
-            raise LayerError(f"lowerdir: the mount of {os.fsdecode(path)} can't be cloned: {error.strerror}") from None
+            raise LayerError(f"{option}: the mount of {os.fsdecode(path)} can't be cloned: {error.strerror}") from None
         layer.adopt_root(fd)
         return layer
     os.close(fd)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from unionfs.linux import stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import marks, merge, protect, redirect
+from unionfs.overlay import marks, merge, metacopy, protect, redirect
 from unionfs.overlay.merge import IndexEntry
+from unionfs.overlay.metacopy import Data
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.realdir import RealDir
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from unionfs.overlay.union import Union
 
 _S_IFDIR: Final = modes.S_IFDIR
+_S_IFREG: Final = modes.S_IFREG
 _new: Final = tuple.__new__
 NAME_MAX: Final = 255
 
@@ -30,10 +32,12 @@ class Found(NamedTuple):
     """What the layers hold under a name, and the topmost's stat.
 
     reals: of a directory the real directories that it is made of, the topmost first; of anything else the one it lies in.
+    data: where a file's data are, if not there.
     """
 
     reals: tuple[RealDir, ...]
     stat: Stat
+    data: Data | None = None
 
 
 def lookup(union: Union, parent: DirNode, name: bytes) -> tuple[Node, Stat] | None:
@@ -77,9 +81,11 @@ def found_by(parent: DirNode, entry: IndexEntry, name: bytes) -> Found | None:
     here = stat.find(real.fd(), name)
     if here is None:
         return None
-    if not here.blocks or real.marks().impure:
-        check_data(real, name, here)
-    return _new(Found, (reals, here))
+    if entry.kind == _S_IFREG:
+        layer = real.layer
+        if not here.blocks or layer.metacopy or layer.data_layers or real.marks().impure:
+            return _new(Found, (reals, here, metacopy.find(real, name, here, parent.reals)))
+    return _new(Found, (reals, here, None))
 
 
 def find_below(union: Union, parent: DirNode, name: bytes) -> bool:
@@ -123,7 +129,8 @@ def search(reals: Sequence[RealDir], name: bytes, parents: Sequence[RealDir] | N
                     break
             else:
                 if top is None and not real.is_whiteout(name, here):
-                    check_data(real, name, here)
+                    if here.mode & 0o170000 == _S_IFREG:
+                        return Found((real,), here, metacopy.find(real, name, here, reals if parents is None else parents))
                     return Found((real,), here)
                 break
         if depth != last and real.has_marker(name):
@@ -141,12 +148,6 @@ def _redirected(real: RealDir, value: bytes, parents: Sequence[RealDir]) -> Sequ
     return further.reals if further is not None and further.stat.mode & 0o170000 == _S_IFDIR else ()
 
 
-def check_data(real: RealDir, name: bytes, found: Stat) -> None:
-    """Raises EPERM for a file whose data are in another layer, as overlayfs does with metacopy=off: never show zeros."""
-    if found.mode & 0o170000 == modes.S_IFREG and real.is_metacopy(name, found):
-        raise OSError(errno.EPERM, "metadata-only file, and metacopy is off")
-
-
 def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Node:
     """The node for what was found: the one that already stands for that upper inode, or a new one."""
     real, here = found.reals[0], found.stat
@@ -162,6 +163,10 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
     node = Node(kind, union.inodes.number(real.layer, here.ino), parent, name, real, upper)
     if upper and parent.upper_dir.marks().impure:
         _recall_origin(union, node)
+    if found.data is not None:
+        node.data = found.data
+        if upper and found.data.below.nlink == 1:
+            node.ino = union.inodes.number(found.data.below.layer, found.data.below.ino)
     if upper and here.nlink > 1:
         union.inodes.note_link(node, here.ino)
     union.inodes.enroll(node)

@@ -6,6 +6,7 @@ specification of OCI; for `user.fuseoverlayfs.` fuse-overlayfs(1).
 
 from __future__ import annotations
 
+import errno
 import struct
 import sys
 from typing import Final, NamedTuple
@@ -63,9 +64,17 @@ def has_whiteout_xattr(dir_fd: int, name: bytes, prefix: str) -> bool:
     return xattr.find(dir_fd, name, prefix + "whiteout") is not None
 
 
-def has_metacopy_xattr(dir_fd: int, name: bytes, prefix: str) -> bool:
-    """Are the file's data in a layer below (overlayfs.rst, "Metadata only copy up")?"""
-    return xattr.find(dir_fd, name, prefix + "metacopy") is not None
+def metacopy(dir_fd: int, name: bytes, prefix: str) -> bytes | None:
+    """The mark of a file whose data are in a layer below (overlayfs.rst, "Metadata only copy up"); None when there is none.
+
+    A `user.` xattr that can't be read for lack of permission is none, as in overlayfs.
+    """
+    try:
+        return xattr.find(dir_fd, name, prefix + "metacopy")
+    except PermissionError as error:
+        if error.errno != errno.EACCES:
+            raise
+        return None
 
 
 def escape(attribute: str, prefix: str) -> str | None:

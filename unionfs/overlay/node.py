@@ -14,6 +14,7 @@ from unionfs.linux import at
 if TYPE_CHECKING:
     from unionfs.overlay.layer import Layer
     from unionfs.overlay.merge import MergedIndex
+    from unionfs.overlay.metacopy import Data
     from unionfs.overlay.realdir import RealDir
 
 #: So many system calls a directory's lookups may take before an index is thought of.
@@ -29,13 +30,14 @@ class Node:
     upper: that object is on the upper layer.  unlinked: no name is left in the union.
     fd: an O_PATH descriptor of the object, instead of a place, when it has no known name on its layer.
     link_ino: the upper inode's number while the node is in the table of those with several names, else 0.
+    data: where its data are, if not in that object.
     protected: statx(2) bits of immutable and append-only kept for it on the upper layer.
     attachment: whatever the server keeps with a node (open files, backing file).
     former_ids: nodeids it had before it was split (`Inodes.split`), by which the kernel still knows it.
     """
 
     __slots__ = (
-        "aliases", "attachment", "fd", "former_ids", "ino", "kind", "link_ino", "lookups", "name", "nodeid", "parent",
+        "aliases", "attachment", "data", "fd", "former_ids", "ino", "kind", "link_ino", "lookups", "name", "nodeid", "parent",
         "protected", "real_dir", "real_name", "unlinked", "upper",
     )  # fmt: skip
 
@@ -54,6 +56,7 @@ class Node:
         self.fd = -1
         self.link_ino = 0
         self.protected = 0
+        self.data: Data | None = None
         self.attachment: Any = None
         self.former_ids: tuple[int, ...] = ()
 
@@ -68,6 +71,11 @@ class Node:
     @property
     def is_symlink(self) -> bool:
         return self.kind == modes.S_IFLNK
+
+    @property
+    def data_upper(self) -> bool:
+        """Are a file's data on the upper layer?  Their place can change no more then."""
+        return self.upper and self.data is None
 
     def at(self) -> tuple[int, bytes]:
         """(descriptor, name) for the *at system calls; an empty name means the descriptor's own object."""

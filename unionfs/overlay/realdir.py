@@ -169,14 +169,17 @@ class RealDir:
             return marks.has_whiteout_xattr(self.fd(), name, self.layer.prefix)
         return False
 
-    def is_metacopy(self, name: bytes, found: stat.Stat) -> bool:
-        """Is the regular file `name` only metadata, its data being in a layer below?
+    def metacopy(self, name: bytes, found: stat.Stat) -> bytes | None:
+        """The mark of the regular file `name` that is only metadata, its data being in a layer below; None for one that is not.
 
-        Such a file holds no blocks of data; one made by a copy-up lies in an impure directory.  No other is asked.
+        Such a file holds no blocks of data; one made by a copy-up lies in an impure directory.  Where they are not followed no
+        other is asked: for them one is enough that was missed, for an upper file not even one that is empty.
         """
-        if not found.size or (found.blocks and not self.marks().impure):
-            return False
-        return marks.has_metacopy_xattr(self.fd(), name, self.layer.prefix)
+        layer = self.layer
+        followed = layer.metacopy or layer.data_layers
+        if not followed and (found.blocks or not (found.size or layer.is_upper)) and not self.marks().impure:
+            return None
+        return marks.metacopy(self.fd(), name, layer.prefix)
 
     def has_marker(self, name: bytes) -> bool:
         """Does a `.wh.` file here hide `name` in the layers below (the form of AUFS, OCI images and fuse-overlayfs)?"""

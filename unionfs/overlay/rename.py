@@ -16,7 +16,7 @@ from unionfs.linux import at, stat, xattr
 from unionfs.linux.stat import Stat
 from unionfs.overlay import protect, redirect
 from unionfs.overlay.config import RedirectDir
-from unionfs.overlay.copyup import copy_xattrs, ensure_upper, set_impure
+from unionfs.overlay.copyup import copy_xattrs, ensure_metadata, ensure_upper, set_impure
 from unionfs.overlay.create import check_name
 from unionfs.overlay.creator import SERVER
 from unionfs.overlay.lookup import find_below, lookup
@@ -64,7 +64,7 @@ def rename(union: Union, parent: DirNode, name: bytes, new_parent: DirNode, new_
         _check_target(union, node, new_parent, replaced[0], exchange=exchange)
     for moving in (node, target) if exchange else (node,):
         if moving is not None:
-            ensure_upper(union, moving)
+            ensure_metadata(union, moving)
     ensure_upper(union, parent)
     ensure_upper(union, new_parent)
     if parent is not new_parent:
@@ -75,7 +75,7 @@ def rename(union: Union, parent: DirNode, name: bytes, new_parent: DirNode, new_
     source = Side(parent, name, node, find_below(union, parent, name))
     destination = Side(new_parent, new_name, target, find_below(union, new_parent, new_name))
     for side, place in ((source, destination), (destination, source)) if exchange else ((source, destination),):
-        _mark_moved(union, side.node, side.parent, place.parent)
+        _mark_moved(union, side, place.parent)
     if exchange:
         _exchange(union, source, destination)
         return None
@@ -169,11 +169,14 @@ def _has_lower_part(node: DirNode) -> bool:
     return not node.upper or node.is_merged
 
 
-def _mark_moved(union: Union, node: Node | None, old: DirNode, new: DirNode) -> None:
-    """Before a directory moves: say where its lower part is, or that it must not merge with what lies or will lie there.
+def _mark_moved(union: Union, side: Side, new: DirNode) -> None:
+    """Before an object moves: say where its lower part is, or that it must not merge with what lies or will lie there.
 
     Raises EXDEV where the mark can't be made.
     """
+    node, old = side.node, side.parent
+    if node is not None and node.data is not None:
+        redirect.write_for_file(union, node, old, side.name, same_parent=old is new)
     if not isinstance(node, DirNode):
         return
     if _has_lower_part(node):

@@ -13,7 +13,7 @@ from unionfs.linux import creds, fs, stat
 from unionfs.linux.fd import Fd
 from unionfs.overlay import checks, lookup, marks
 from unionfs.overlay import layer as layers
-from unionfs.overlay.config import RedirectDir, UnionConfig, Uuid, Xino
+from unionfs.overlay.config import RedirectDir, UnionConfig, Uuid, Verity, Xino
 from unionfs.overlay.creator import Identity
 from unionfs.overlay.durability import Durability
 from unionfs.overlay.errors import LayerError
@@ -32,14 +32,19 @@ class Union:
     """One union over its open layers.
 
     layers: top first, the upper one (number 0) included if there is one.  root: the node of the mount's root.
+    data_layers: those that only have data of files in the others.  all_layers: both.
     copying: files being copied up outside the event loop.  changed: nodes whose attributes a copy-up has changed since
     the list was last emptied.  redirects: what is done about renamed directories, never AUTO.
     read_only: every change is refused with EROFS.
     """
 
-    def __init__(self, config: UnionConfig, opened: tuple[Layer, ...], staging: int, locks: list[Fd]) -> None:
+    def __init__(
+        self, config: UnionConfig, opened: tuple[Layer, ...], data_layers: tuple[Layer, ...], staging: int, locks: list[Fd]
+    ) -> None:
         self.config = config
         self.layers = opened
+        self.data_layers = data_layers
+        self.all_layers = (*opened, *data_layers)
         self.upper = opened[0] if opened[0].is_upper else None
         self.read_only = self.upper is None or config.read_only
         self.prefix = _prefix(config)
@@ -61,17 +66,21 @@ class Union:
         """Open and check every layer.  Raises LayerError with one line for the user; nothing has been changed then."""
         descriptors = DescriptorCache(_descriptor_limit())
         prefix = _prefix(config)
+        _check_privilege(config, prefix)
         opened: list[Layer] = []
+        data: list[Layer] = []
         locks: list[Fd] = []
         work = -1
         try:
             checks.check_number(config)
             for number, path in enumerate(config.lowers, 1):
                 opened.append(layers.open_lower(number, path, prefix, descriptors))
+            for number, path in enumerate(config.data, 1 + len(config.lowers)):
+                data.append(layers.open_lower(number, path, prefix, descriptors, "datadir+"))
             if config.upper is not None and config.work is not None:
                 upper, work = layers.open_upper(config.upper, config.work, prefix, descriptors)
                 opened.insert(0, upper)
-            checks.check(config, opened, work)
+            checks.check(config, [*opened, *data], work)
             _apply_identity(config, opened)
             overlays = mounted_overlays()
             if config.upper is not None and config.work is not None:
@@ -79,9 +88,9 @@ class Union:
                 locks.append(lock_directory(work, "workdir", config.work, overlays))
             warn_of_users(opened, overlays)
             staging = cls._prepare_staging(config, prefix, work)
-            union = cls(config, tuple(opened), staging, locks)
+            union = cls(config, tuple(opened), tuple(data), staging, locks)
         except BaseException:
-            for layer in opened:
+            for layer in (*opened, *data):
                 layer.close()
             for lock in locks:
                 lock.close()
@@ -148,6 +157,8 @@ class Union:
         for depth, layer in enumerate(showing):
             layer.below = showing[depth + 1 :]
             layer.follow = self.redirects is not RedirectDir.NOFOLLOW
+            layer.metacopy = self.config.metacopy
+            layer.data_layers = self.data_layers
         lower = reals[1] if self.upper is not None and len(reals) > 1 else reals[0]
         root = DirNode(
             self.inodes.number(lower.layer, lower.layer.ino), None, b"", tuple(reals), self.upper is not None
@@ -225,7 +236,7 @@ class Union:
         for node in self.inodes.by_id.values():
             node.unpin()
         self.layers[0].descriptors.close()
-        for layer in self.layers:
+        for layer in self.all_layers:
             layer.close()
         for lock in self._locks:
             lock.close()
@@ -237,10 +248,26 @@ def _prefix(config: UnionConfig) -> str:
     return marks.USER if config.userxattr or not privileged else marks.TRUSTED
 
 
+def _check_privilege(config: UnionConfig, prefix: str) -> None:
+    """Whoever may mount over layers of others must not be led by their marks to data that he may not read.
+
+    Raises LayerError, where the kernel's overlayfs says EPERM (overlayfs.rst, "Permission model").
+    """
+    if prefix == marks.TRUSTED:
+        return
+    asked = {"metacopy=on": config.metacopy, "verity=": config.verity is not Verity.OFF, "a data-only layer": bool(config.data)}
+    for what, is_asked in asked.items():
+        if is_asked and (not config.userxattr or what == "metacopy=on"):
+            needs = "CAP_SYS_ADMIN in the initial user namespace"
+            raise LayerError(f"{what} needs {needs}, for marks that only it can make; leave it out")
+
+
 def _redirects(config: UnionConfig, prefix: str) -> RedirectDir:
     """What AUTO stands for here."""
     if config.redirect_dir is not RedirectDir.AUTO:
         return config.redirect_dir
+    if config.metacopy:
+        return RedirectDir.ON
     return RedirectDir.ON if prefix == marks.TRUSTED else RedirectDir.NOFOLLOW
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import xattr
 from unionfs.overlay import marks, protect
-from unionfs.overlay.copyup import ensure_upper
+from unionfs.overlay.copyup import ensure_metadata
 from unionfs.overlay.node import Node
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def put(union: Union, node: Node, attribute: str, value: bytes, flags: int) -> N
             raise OSError(errno.EEXIST, "attribute exists")
         if not present and flags & xattr.XATTR_REPLACE:
             raise OSError(errno.ENODATA, "no such attribute")
-    ensure_upper(union, node)
+    ensure_metadata(union, node)
     xattr.write(*node.at(), real, value, flags)
 
 
@@ -49,7 +49,7 @@ def remove(union: Union, node: Node, attribute: str) -> None:
     protect.check_change(node)
     if not node.upper:
         xattr.read(*node.at(), real)
-    ensure_upper(union, node)
+    ensure_metadata(union, node)
     xattr.remove(*node.at(), real)
 
 

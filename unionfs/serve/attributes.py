@@ -41,10 +41,11 @@ class StatxReply(NamedTuple):
 
 def attr_of(node: Node, found: Stat) -> Attr:
     """The union's attributes of a node whose real object has the stat `found`."""
+    blocks = found[9] if node.data is None else node.data.blocks(found)
     return _new(
         Attr,
         (
-            node.ino, found[8], found[9], found[11], found[17], found[15], found[12], found[18], found[16],
+            node.ino, found[8], blocks, found[11], found[17], found[15], found[12], found[18], found[16],
             found[6], attrs.link_count(node, found), found[4], found[5],
             0 if not found[19] and not found[20] else os.makedev(found[19], found[20]), found[1], 0,
         ),
@@ -85,6 +86,8 @@ class Attributes:
         node = self._union.node(header.nodeid)
         found = attrs.real_stat(node)
         statx = StatxOut(*found[:23])._replace(ino=node.ino, nlink=attrs.link_count(node, found), dev_major=0, dev_minor=0)
+        if node.data is not None:
+            statx = statx._replace(blocks=node.data.blocks(found))
         return StatxReply(self.valid(node), statx)
 
     def setattr(self, header: Header, request: Setattr) -> AttrReply:

@@ -81,14 +81,14 @@ class Descriptors:
         self._open: dict[FileIo, None] = {}
 
     def get(self, node: Node) -> int:
-        """A descriptor of the file's data where they are now, for writing too if the file is on the upper layer."""
+        """A descriptor of the file's data where they are now, for writing too if they are on the upper layer."""
         io = node.attachment
         if io is None:
             io = node.attachment = FileIo()
-        if io.fd >= 0 and io.fd_upper == node.upper:
+        if io.fd >= 0 and io.fd_upper == node.data_upper:
             return io.fd  # type: ignore[no-any-return]
         io.close()
-        return self.keep(io, files.open_data(node, node.upper), node.upper)
+        return self.keep(io, files.open_data(node, node.data_upper), node.data_upper)
 
     def keep(self, io: FileIo, fd: int, upper: bool) -> int:
         """Take over an open descriptor."""

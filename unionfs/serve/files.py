@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
-from unionfs.linux import fs
+from unionfs.linux import at, fs
 from unionfs.linux.fd import Fd
 from unionfs.linux.stat import Stat
 from unionfs.overlay import attrs, create, files
@@ -157,7 +157,7 @@ class Files:
 
     def write(self, header: Header, request: Write) -> int:
         node = self._file(header.nodeid)
-        if not node.upper:
+        if not node.data_upper:
             raise OSError(errno.EIO, "write to a file that was not copied up")
         if request.write_flags & abi.WRITE_KILL_SUIDGID:
             attrs.kill_privileges(self._union, node)
@@ -178,6 +178,9 @@ class Files:
     async def _fsync(self, node: Node, data_only: bool) -> None:
         if isinstance(node, DirNode):
             fd = os.open(b"/proc/self/fd/%d" % node.at()[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        elif node.data is not None:
+            # Its metadata alone are on the upper layer.
+            fd = at.open_at(*node.at(), os.O_RDONLY | os.O_NONBLOCK)
         elif node.is_regular:
             fd = os.dup(self._descriptors.get(node))
         else:
@@ -192,7 +195,7 @@ class Files:
 
     def fallocate(self, header: Header, request: Fallocate) -> None:
         node = self._file(header.nodeid)
-        if not node.upper:
+        if not node.data_upper:
             raise OSError(errno.EBADF, "not open for writing")
         fs.fallocate(self._descriptors.get(node), request.mode, request.offset, request.length)
 
@@ -203,7 +206,7 @@ class Files:
         source, target = self._file(header.nodeid), self._file(request.nodeid_out)
         if request.flags:
             raise OSError(errno.EINVAL, "unknown flags")
-        if not target.upper:
+        if not target.data_upper:
             raise OSError(errno.EBADF, "not open for writing")
         from_fd, to_fd = self._descriptors.get(source), self._descriptors.get(target)
         length = min(request.length, 1 << 30)

@@ -128,7 +128,7 @@ class InodeBackings(Backings):
 
     def _operations(self, node: Node) -> int:
         """A file that may yet be copied up answers for its data alone, as long as it is open."""
-        return self.table.getattr if self._one_device and files.is_settled(self._union, node) else 0
+        return self.table.getattr if self._one_device and node.data is None and files.is_settled(self._union, node) else 0
 
     def idle(self, io: FileIo) -> None:
         if io not in self._held:
@@ -155,7 +155,7 @@ class InodeBackings(Backings):
         return made.backing_id
 
     def _fits(self, node: Node, found: Stat) -> bool:
-        settled = node.upper or self._union.read_only
+        settled = node.data is None and (node.upper or self._union.read_only)
         merged = isinstance(node, DirNode) and node.is_merged
         return self._one_device and settled and not merged and found.ino == node.ino and node.nodeid != ROOT_ID
 
@@ -164,7 +164,7 @@ class InodeBackings(Backings):
         io: FileIo | None = node.attachment
         if io is None:
             io = node.attachment = FileIo()
-        if io.cached or (io.backed and io.backing_upper != node.upper) or not self.attach(node, io):
+        if io.cached or (io.backed and io.backing_upper != node.data_upper) or not self.attach(node, io):
             return None
         self.busy(io)
         self._held.add(io)

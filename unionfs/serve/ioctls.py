@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from unionfs.linux import at, fs
 from unionfs.overlay import protect
-from unionfs.overlay.copyup import ensure_upper
+from unionfs.overlay.copyup import ensure_metadata
 from unionfs.overlay.node import Node
 from unionfs.wire.kinds import Header, Ioctl
 
@@ -68,7 +68,7 @@ class Ioctls:
         if len(data) < size:
             raise OSError(errno.EINVAL, "flags are missing")
         flags: int = _U32.unpack_from(data)[0]
-        ensure_upper(self._union, node)
+        ensure_metadata(self._union, node)
         protect.write(self._union, node, sum(bit for bit, flag in bits if flags & flag))
         return flags & ~sum(flag for _, flag in bits)
 

@@ -114,7 +114,7 @@ class Opens:
             self._learn(node, io, backable)
         while True:
             mode = policy.decide(
-                io.cached, io.backed, io.backing_upper == node.upper, flags, settled=settled, mappable=bool(io.mappable),
+                io.cached, io.backed, io.backing_upper == node.data_upper, flags, settled=settled, mappable=bool(io.mappable),
                 backable=backable, lower_io=self._lower_io, former=former, asked_before=asked_before,
             )  # fmt: skip
             if mode not in _BACKED_MODES or io.backed or self._backings.attach(node, io, fd):
@@ -192,7 +192,7 @@ class Opens:
 
     def _last_backed(self, node: Node, nodeid: int, io: FileIo) -> None:
         """Keep the file registered for the next open, unless that one will need another."""
-        if nodeid == node.nodeid and io.backing_upper == node.upper:
+        if nodeid == node.nodeid and io.backing_upper == node.data_upper:
             self._backings.idle(io)
         else:
             self._backings.release(io)

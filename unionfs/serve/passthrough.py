@@ -53,7 +53,7 @@ class Backings:
     def probe_lowers(self, union: Union) -> None:
         """Prove it for the lower layers too, on a file of each filesystem if one is near."""
         by_device: dict[int, list[Layer]] = {}
-        for layer in union.layers:
+        for layer in union.all_layers:
             if not layer.is_upper:
                 by_device.setdefault(layer.dev, []).append(layer)
         for layers in by_device.values():
@@ -74,7 +74,10 @@ class Backings:
 
     def offers(self, node: Node) -> bool:
         """May the node's real file be registered, as far as is known?"""
-        return not self.reason and (node.real_dir is None or node.real_dir.layer not in self.refused)
+        if self.reason:
+            return False
+        layer = _layer(node)
+        return layer is None or layer not in self.refused
 
     def attach(self, node: Node, io: FileIo, fd: int = -1) -> bool:
         """See that the node's real file is registered, by `fd` if the caller has one open; False when it can't be had.
@@ -82,12 +85,12 @@ class Backings:
         The kernel does the I/O with the credentials of the moment (fs/fuse/backing.c), so they are always the server's own.
         """
         if io.backing_id:
-            if io.backing_upper == node.upper:
+            if io.backing_upper == node.data_upper:
                 return True
             self.release(io)
         if not self.offers(node):
             return False
-        layer = node.real_dir.layer if node.real_dir is not None else None
+        layer = _layer(node)
         own = fd if fd >= 0 else files.open_path(node)
         try:
             self._identity.assume_ids(SERVER)
@@ -98,7 +101,7 @@ class Backings:
         finally:
             if own != fd:
                 os.close(own)
-        io.backing_upper = node.upper
+        io.backing_upper = node.data_upper
         self.registered += 1
         return True
 
@@ -137,6 +140,13 @@ class Backings:
                 fuse.backing_close(self._device, backing_id)
             except OSError as error:
                 _log.warning("backing file %d could not be released: %s", backing_id, error.strerror)
+
+
+def _layer(node: Node) -> Layer | None:
+    """The layer of the node's data; None for a file that never had a place."""
+    if node.data is not None:
+        return node.data.layer()
+    return node.real_dir.layer if node.real_dir is not None else None
 
 
 def _explain(error: OSError) -> str:

@@ -19,7 +19,8 @@ from typing import Any, Final
 import trio
 
 from unionfs.linux import creds
-from unionfs.overlay.copyup import CopyUp
+from unionfs.overlay import copyup
+from unionfs.overlay.datacopyup import Job
 from unionfs.overlay.errors import CopyUpNeeded, ScanNeeded
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.union import Union
@@ -271,7 +272,7 @@ class Session:
         job = self._jobs.get(node)
         if job is None:
             assert self._nursery is not None
-            job = self._jobs[node] = _Job(CopyUp(self.union, node))
+            job = self._jobs[node] = _Job(copyup.job(self.union, node))
             self.union.copying.add(node)
             self._nursery.start_soon(self._run_copy_up, node, job)
         return job
@@ -292,7 +293,7 @@ class Session:
 
     async def _run_copy_up(self, node: Node, job: _Job) -> None:
         try:
-            if not node.upper:
+            if not node.data_upper:
                 job.copy_up.prepare()
                 await trio.to_thread.run_sync(job.copy_up.copy)
                 if job.copy_up.cancelled.value or self.union.inodes.by_id.get(node.nodeid) is not node:
@@ -350,7 +351,7 @@ class _Job:
 
     __slots__ = ("copy_up", "done", "error", "waiters")
 
-    def __init__(self, copy_up: CopyUp) -> None:
+    def __init__(self, copy_up: Job) -> None:
         self.copy_up = copy_up
         self.done = trio.Event()
         self.error: OSError | None = None

@@ -61,9 +61,9 @@ def plan(union: Union, config: SessionConfig) -> Plan:
     if obstacle:
         return Plan(obstacle)
     measure(union)
-    wanted = config.max_stack_depth or _least_depth(union.layers)
-    too_deep = {layer: _too_deep(layer, wanted) for layer in union.layers if layer.stack_depth >= wanted}
-    if len(too_deep) == len(union.layers):
+    wanted = config.max_stack_depth or _least_depth(union.all_layers)
+    too_deep = {layer: _too_deep(layer, wanted) for layer in union.all_layers if layer.stack_depth >= wanted}
+    if len(too_deep) == len(union.all_layers):
         return Plan("every layer is stacked too deep", 0, too_deep)
     return Plan("", wanted, too_deep)
 
@@ -87,7 +87,7 @@ def _obstacle(union: Union, config: SessionConfig) -> str:
         return "max_stack_depth=0"
     if not creds.has_capability(creds.CAP_SYS_ADMIN) or not creds.in_initial_user_namespace():
         return "needs CAP_SYS_ADMIN in the initial user namespace"
-    for layer in union.layers:
+    for layer in union.all_layers:
         if not layer.private:
             return f"the mount of layer {os.fsdecode(layer.path)} can't be cloned"
     return ""
@@ -111,7 +111,7 @@ def measure(union: Union) -> None:
     Where no file is found to try with, or trying is not allowed, the least depth that the filesystem can have stands.
     """
     unsure: dict[int, list[Layer]] = {}
-    for layer in union.layers:
+    for layer in union.all_layers:
         if layer.stackable:
             unsure.setdefault(layer.dev, []).append(layer)
     for layers in unsure.values():

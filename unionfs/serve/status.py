@@ -67,7 +67,7 @@ def collect(union: Union, backings: Backings, opens: Opens, stack_depth: int, lo
         else:
             mapped += io.backed
     layers = []
-    for layer in union.layers:
+    for layer in union.all_layers:
         obstacle = backings.reason or backings.refused.get(layer, "")
         layers.append(LayerStatus(os.fsdecode(layer.path), layer.is_upper, layer.stack_depth, obstacle))
     return Status(
