@@ -26,12 +26,13 @@ class Xino(enum.Enum):
 class Uuid(enum.Enum):
     """Which filesystem uuids origin handles carry (overlayfs.rst, "UUID and fsid").
 
-    AUTO and NULL: those of the layers' filesystems. OFF: null ones, so that layers on a copied filesystem go on
-    matching. In the kernel the option also chooses the fsid that statfs(2) shows; a FUSE filesystem cannot choose its
-    own, so AUTO and NULL agree.
+    AUTO, ON and NULL: those of the layers' filesystems. OFF: null ones, so that layers on a copied filesystem go on
+    matching. With ON the union has a uuid of its own, kept on the upper layer; with AUTO a new one gets it; NULL gives none.
+    In the kernel it is the fsid that statfs(2) shows; a FUSE filesystem cannot choose its own.
     """
 
     AUTO = "auto"
+    ON = "on"
     NULL = "null"
     OFF = "off"
 
@@ -74,6 +75,9 @@ class UnionConfig:
     read_only: refuse every change with EROFS even if there is an upper layer (`-o ro`).
     userxattr: keep private marks in `user.overlay.` instead of `trusted.overlay.`; without the privilege for the latter
         that is so anyhow.
+    index: all names of a lower file stay one file when it is copied up, by an index in the work directory.
+    nfs_export: file handles of the mount can be opened after the kernel has forgotten the file; everything copied up is in the
+        index then.
     redirect_dir: what a rename does to a directory with a lower part.
     noxattrs: show no xattrs and refuse to set any with EOPNOTSUPP (fuse-overlayfs's option of that name); marks of
         the union's own are still read and written.
@@ -89,6 +93,8 @@ class UnionConfig:
     fsync: Fsync = Fsync.AUTO
     noxattrs: bool = False
     redirect_dir: RedirectDir = RedirectDir.AUTO
+    index: bool = False
+    nfs_export: bool = False
 
     def __post_init__(self) -> None:
         if not self.lowers:

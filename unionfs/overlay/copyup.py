@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, fs, handle, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import marks, protect
+from unionfs.overlay import dirindex, links, marks, protect
 from unionfs.overlay.config import Fsync
 from unionfs.overlay.copydata import Cancelled, copy_data
 from unionfs.overlay.creator import SERVER
 from unionfs.overlay.errors import CopyUpNeeded
+from unionfs.overlay.impure import set_impure
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.realdir import RealDir
 
@@ -37,6 +38,8 @@ def ensure_upper(union: Union, node: Node, length: int | None = None, found: Sta
     union; EOVERFLOW, ENOSPC, EDQUOT, EIO from the layers.  What `protect` forbids the caller has refused before.
     """
     if node.upper:
+        if node.links is not None and not node.links.shown:
+            _show(union, node)
         return
     if union.read_only:
         raise OSError(errno.EROFS, "read-only union")
@@ -45,12 +48,19 @@ def ensure_upper(union: Union, node: Node, length: int | None = None, found: Sta
         return
     if node in union.copying:
         raise CopyUpNeeded(node)
-    if node.parent is None and not node.unlinked:
+    if node.parent is None and not node.unlinked and node.links is None:
         raise OSError(errno.ESTALE, "the directory of the only known name was forgotten")
     found = found or stat.stat(*node.at())
     if node.is_regular and (found.size if length is None else min(length, found.size)) > INLINE_LIMIT:
         raise CopyUpNeeded(node)
     CopyUp(union, node, length, found).run()
+
+
+def _show(union: Union, node: Node) -> None:
+    """An indexed file is about to change: the name by which it is known is on the upper layer then, as with overlayfs."""
+    if node.parent is not None and not node.unlinked and not union.read_only:
+        ensure_upper(union, node.parent)
+        links.link_up(union, node, node.parent, node.name)
 
 
 def _ensure_directory(union: Union, node: DirNode) -> None:
@@ -155,10 +165,10 @@ class CopyUp:
             xattr.write(*here, self._union.prefix + "protattr", letters)
 
     def _write_origin(self, here: tuple[int, bytes]) -> None:
-        """Say which lower inode this was; not for one of several hard links, whose number the others keep."""
+        """Say which lower inode this was; not for one of several hard links without the index: the others keep its number."""
         node = self._node
         assert self._stat is not None
-        if not node.is_dir and self._stat.nlink > 1:
+        if not node.is_dir and self._stat.nlink > 1 and node.links is None:
             return
         layer = node.layer()
         # By the open file where there is one: this may run in a thread, and `at` belongs to the event loop.
@@ -204,12 +214,24 @@ class CopyUp:
                 staging.discard(self._name)
                 self._name = b""
             return
+        if node.links is not None:
+            node.protected = protect.real_flags(node, self._stat or stat.stat(*node.at()))
+            staged = (staging.work, self._name) if self._name else (self._target, b"")
+            links.publish(union, node, staged)
+            self._name = b""
+            return
         parent = node.parent or union.root
         upper = parent.upper_dir
         set_impure(union, parent)
         before = stat.stat(upper.fd())
         if self._name:
-            staging.publish(self._name, upper, node.name, at.RENAME_NOREPLACE)
+            indexed = dirindex.add(union, self._name) if node.is_dir else b""
+            try:
+                staging.publish(self._name, upper, node.name, at.RENAME_NOREPLACE)
+            except OSError:
+                if indexed and union.origins is not None:
+                    union.origins.remove(indexed)
+                raise
             self._name = b""
         else:
             at.link(self._target, b"", upper.fd(), node.name)
@@ -271,14 +293,6 @@ def copy_xattrs(union: Union, source: tuple[int, bytes | None], target: tuple[in
             must = attribute.startswith(("security.", "system.posix_acl_"))
             if must or error.errno not in (errno.EOPNOTSUPP, errno.EPERM):
                 raise
-
-
-def set_impure(union: Union, parent: DirNode) -> None:
-    """Note on the upper directory that it holds objects with an origin."""
-    upper = parent.upper_dir
-    if not upper.marks().impure:
-        xattr.write(upper.fd(), b"", union.prefix + "impure", b"y")
-        upper.note_impure()
 
 
 def _carried_flags(fd: int) -> int:
