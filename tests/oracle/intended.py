@@ -36,7 +36,7 @@ def _stripped(where: str, key: str, ours: str) -> Intended:
     return Intended("set-ids", "chown-nothing-6777-upper-by-1001", where, key, ours, SEEMS_A_TRUNCATE)
 
 
-COUNTS_THE_ENTRY = "after a remount the kernel counts the index entry of a file that had one name in the lower layer; ours does not"
+COUNTS_THE_ENTRY = "after a remount the kernel counts the index entry of a file with one name in the lower layer; ours does not"
 
 
 def _counted(where: str, field: str, ours: str) -> Intended:

@@ -47,13 +47,13 @@ def adopt_upper(union: Union, origins: OriginIndex, node: Node, here: Stat) -> N
     """
     value = xattr.find(*node.at(), union.prefix + "origin") or b""
     origin = marks.decode_origin(value)
-    found = None if origin is None else find_origin(union.lowers, origin)
+    entry = None if origin is None else origins.find(value, node.kind)
+    if origin is None or entry is None or entry.ino != here.ino:
+        return
+    found = find_origin(union.lowers, origin)
     if found is None:
         return
     layer, lower = found
-    entry = origins.find(value, node.kind)
-    if entry is None or entry.ino != here.ino:
-        return
     links = Links(value, (lower.dev, lower.ino), lower.nlink)
     _register(union, node, links)
     _move_to_entry(union, origins, node, entry)

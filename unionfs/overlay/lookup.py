@@ -227,7 +227,7 @@ def _recall_origin(union: Union, node: Node, found: Stat) -> None:
     if union.prefix + "origin" in names and not (isinstance(node, DirNode) and node.is_merged):
         ino = union.inodes.origin_number(*here, union.prefix, node.kind)
         node.ino = node.ino if ino is None else ino
-        if union.origins is not None and found.nlink > 1 and not node.is_dir:
+        if union.origins is not None and not node.is_dir:
             links.adopt_upper(union, union.origins, node, found)
     if union.prefix + "protattr" in names:
         node.protected = protect.decode(xattr.find(*here, union.prefix + "protattr"))

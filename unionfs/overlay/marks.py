@@ -120,6 +120,11 @@ def decode_origin(value: bytes) -> Origin | None:
         return None
 
 
+def same_origin(one: bytes | None, other: bytes) -> bool:
+    """Do two values hold the same handle?  What follows a handle counts for nothing; a value that holds none is like no other."""
+    return one is not None and decode_origin(one) is not None and one[: one[2]] == other[: other[2]]
+
+
 def check_origin(value: bytes) -> Origin:
     """The origin.  Raises EINVAL for what is damaged, ENODATA for another version or byte order (ovl_check_fb_len)."""
     if len(value) < _ORIGIN_HEAD.size:

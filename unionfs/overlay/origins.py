@@ -186,7 +186,7 @@ def _belongs(fd: int, attribute: str, own: bytes) -> bool:
     if value is None or marks.decode_origin(value) is None:
         xattr.write(fd, b"", attribute, own)
         return True
-    return value == own
+    return marks.same_origin(value, own)
 
 
 class _Stale(Exception):
@@ -231,7 +231,7 @@ def _verify(index: OriginIndex, lowers: tuple[Layer, ...], name: bytes) -> None:
         if index.everything:
             _verify_directory(index, name, origin)
         return
-    if xattr.find(here, name, prefix + "origin") != origin:
+    if not marks.same_origin(xattr.find(here, name, prefix + "origin"), origin):
         _require_origin(xattr.find(here, name, prefix + "origin"))
         raise _Stale(orphan=False)
     if found.nlink > 1:
@@ -271,7 +271,7 @@ def _verify_directory(index: OriginIndex, name: bytes, origin: bytes) -> None:
         value = xattr.find(fd, b"", index.dir.layer.prefix + "origin")
     finally:
         os.close(fd)
-    if value != origin:
+    if not marks.same_origin(value, origin):
         _require_origin(value)
         raise _Stale(orphan=False)
 

@@ -34,7 +34,8 @@ class Union:
     layers: top first, the upper one (number 0) included if there is one.  lowers: the others.  root: the mount's node.
     origins: the index of lower inodes that are on the upper layer, if there is one.  exports: with nfs_export.
     copying: files being copied up outside the event loop.  changed: nodes whose attributes a copy-up has changed since
-    the list was last emptied.  redirects: what is done about renamed directories, never AUTO.
+    the list was last emptied; relisted: directories in which one got another inode number.
+    redirects: what is done about renamed directories, never AUTO.
     read_only: every change is refused with EROFS.
     """
 
@@ -56,6 +57,7 @@ class Union:
         self.inodes.exports = self.exports
         self.copying: set[Node] = set()
         self.changed: list[Node] = []
+        self.relisted: list[DirNode] = []
         self._locks = locks
         self._staging = Staging(self, staging, files=False) if staging >= 0 else None
         self._indexes: OrderedDict[DirNode, int] = OrderedDict()
