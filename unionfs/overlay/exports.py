@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.linux import handle, stat
@@ -37,7 +36,7 @@ class Exports:
     __slots__ = ("_nodeids", "_numbers", "_places", "generation")
 
     def __init__(self) -> None:
-        self.generation = int(time.time()) & 0xFFFFFFFF
+        self.generation = int.from_bytes(os.urandom(4), "little")
         self._nodeids: dict[int, tuple[int, ...]] = {}
         self._numbers: dict[int, int] = {}
         self._places: dict[int, Named | Handle] = {}
