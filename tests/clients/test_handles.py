@@ -164,10 +164,8 @@ def test_stale_after_a_remount(filled: Layers) -> None:
 
 
 def test_off(filled: Layers) -> None:
-    with Unionfs().mount(filled) as mnt:
-        with pytest.raises(OSError) as raised:
-            name_to_handle(os.fspath(mnt / "file"))
-        assert raised.value.errno == errno.EOPNOTSUPP
+    with Unionfs().mount(filled) as mnt, pytest.raises(OSError, match="Operation not supported"):
+        name_to_handle(os.fspath(mnt / "file"))
 
 
 def test_read_only(filled: Layers) -> None:

@@ -130,20 +130,22 @@ def note_count(union: Union, node: Node) -> Stat:
     return found
 
 
-def all_gone(union: Union, node: Node) -> None:
-    """The last name of the node has gone: so does its index entry, or it says that this is so."""
+def is_gone(union: Union, node: Node) -> bool:
+    """The last name of the node that was counted has gone: so does its index entry.
+
+    False when the upper inode has more names, the lower one having got some while it was mounted: they are counted from now on
+    (fs/overlayfs/util.c, ovl_cleanup_index).
+    """
     links, origins = node.links, union.origins
     if links is None or origins is None:
-        return
+        return True
     found = stat.find(origins.dir.fd(), links.entry)
     if found is not None and found.nlink > 1:
-        # The lower inode got a name while it was mounted.  Its upper names are counted then, and the entry stays
-        # (fs/overlayfs/util.c, ovl_cleanup_index).
-        union.log.warning("index: %s has more names than were counted", os.fsdecode(links.entry))
         links.extra = -1
         origins.write_extra(links, found.nlink)
-        return
+        return False
     drop_entry(union, links.origin)
+    return True
 
 
 def drop_entry(union: Union, origin: bytes) -> None:

@@ -154,9 +154,8 @@ def forget_name(union: Union, node: Node, parent: DirNode, name: bytes, last: bo
         else:
             node.aliases.remove((parent, name))
         return
-    if last:
+    if last and links.is_gone(union, node):
         node.unlinked = True
-        links.all_gone(union, node)
         union.inodes.forget_link(node)
         if union.exports is not None:
             union.exports.drop(node)
