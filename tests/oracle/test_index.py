@@ -231,6 +231,54 @@ def test_damages(damage: str, options: Options, pair: tuple[Layers, Layers], sub
     assert found[0] == found[1]
 
 
+ORIGINS: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "none": lambda file, directory: b"",
+    "garbage": lambda file, directory: b"garbage",
+    "of a directory": lambda file, directory: directory,
+    "of a file": lambda file, directory: file,
+    "stale": lambda file, directory: file[:-4] + b"none",
+    "of nobody": lambda file, directory: file[:-8] + bytes(8),
+    "long": lambda file, directory: file + bytes(1000),
+}
+
+
+@pytest.mark.parametrize("options", [{"uuid": "null"}, ON, EXPORT], ids=["off", "index", "nfs_export"])
+@pytest.mark.parametrize("value", list(ORIGINS))
+@pytest.mark.parametrize("name", ["new", "empty", "dir"])
+def test_origins_of_others(name: str, value: str, options: Options, make_layers: LayersFactory, subject: Driver) -> None:
+    """A file and two directories say that they were something else; only the last has a part in the lower layer.
+
+    What they say they were does not show any more: two with one origin the kernel answers with ESTALE, and ours shows.
+    """
+
+    def fill(layers: Layers, b: Builder) -> None:
+        b.lower(0).file("gone", b"lower")
+        b.lower(0).dir("gone too")
+        b.lower(0).file("dir/below", b"lower")
+        with Kernel().mount(layers, {"uuid": "null"}) as mnt:
+            (mnt / "gone").chmod(0o600)
+            (mnt / "gone too").chmod(0o700)
+            (mnt / "dir").chmod(0o700)
+            (mnt / "new").write_bytes(b"upper")
+            (mnt / "empty").mkdir()
+            origins = [os.getxattr(layers.top / former, PREFIX + "origin") for former in ("gone", "gone too")]
+            (mnt / "gone").unlink()
+            (mnt / "gone too").rmdir()
+        os.setxattr(layers.top / name, PREFIX + "origin", ORIGINS[value](*origins))
+
+    def steps(a: Actor) -> None:
+        a(ops.lstat, name)
+        a(ops.lstat, "dir")
+        a(ops.ls, "dir")
+        a(ops.ls)
+        a(os.chmod, name, 0o500)
+        a(os.rename, name, "renamed")
+        a(ops.lstat, "renamed")
+
+    ours, kernel = both(make_layers, subject, fill, steps, ours=options, theirs=options)
+    assert ours == kernel
+
+
 @pytest.mark.parametrize("second", ["subject", "kernel"])
 def test_continued_by_the_other(second: str, pair: tuple[Layers, Layers], subject: Driver) -> None:
     """What one has put in the index, the other goes on with; the second mount is the kernel's or ours over the other's upper."""

@@ -29,6 +29,7 @@ def settle(config: UnionConfig, layers: tuple[Layer, ...], work: int) -> OriginI
     `layers`: top first; `work`: the work directory's descriptor, -1 without one.  Raises LayerError as `origins.open_index`.
     """
     upper = layers[0]
+    _tell_apart([layer for layer in layers if not layer.is_upper])
     if work < 0 or not upper.is_upper:
         return None
     if not config.read_only:
@@ -54,10 +55,17 @@ def _obstacle(layers: tuple[Layer, ...]) -> str:
     for layer in layers:
         if not _has_handles(layer):
             return f"{os.fsdecode(layer.path)} has no file handles that can be opened"
-    filesystems = {layer.dev: layer.uuid for layer in layers[1:]}
-    if len(set(filesystems.values())) < len(filesystems):
+    if any(layer.ambiguous for layer in layers):
         return "two lower filesystems have the same uuid"
     return ""
+
+
+def _tell_apart(lowers: list[Layer]) -> None:
+    """Note which lower layers' filesystems have the uuid of another one."""
+    filesystems = {layer.dev: layer.uuid for layer in lowers}
+    known = list(filesystems.values())
+    for layer in lowers:
+        layer.ambiguous = known.count(layer.uuid) > 1
 
 
 def _has_handles(layer: Layer) -> bool:

@@ -181,7 +181,7 @@ class Inodes:
         if origin is None:
             return None
         for layer in self.layers:
-            if layer.is_upper or layer.uuid != origin.uuid or not layer.handles:
+            if layer.is_upper or layer.uuid != origin.uuid or not layer.handles or layer.ambiguous:
                 continue
             try:
                 fd = layer.open_origin(origin)

@@ -279,7 +279,7 @@ def _verify_directory(index: OriginIndex, name: bytes, origin: bytes) -> None:
 def find_origin(lowers: tuple[Layer, ...], origin: marks.Origin) -> tuple[Layer, Stat] | None:
     """The layer and stat of the lower inode that an origin names; None when no layer has it any more."""
     for layer in lowers:
-        if layer.uuid == origin.uuid and layer.handles:
+        if layer.uuid == origin.uuid and layer.handles and not layer.ambiguous:
             try:
                 fd = layer.open_origin(origin)
             except OSError:
