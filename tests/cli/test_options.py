@@ -181,6 +181,10 @@ def test_a_nul_byte_in_a_path_is_refused() -> None:
         ("relatime,strictatime", "mount_flags", mount.MS_STRICTATIME),
         ("strictatime,nostrictatime,nodiratime,diratime", "mount_flags", 0),
         ("noatime,atime,relatime,norelatime", "mount_flags", 0),
+        ("index=on", "index", True),
+        ("index=on,index=off", "index", False),
+        ("nfs_export=on", "nfs_export", True),
+        ("uuid=on", "uuid", Uuid.ON),
     ],
 )
 def test_what_an_option_stores(text: str, field: str, value: object) -> None:
@@ -190,7 +194,7 @@ def test_what_an_option_stores(text: str, field: str, value: object) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "index=off,metacopy=off,nfs_export=off,verity=off",
+        "metacopy=off,nfs_export=off,verity=off",
         "defaults,auto,noauto,nofail,_netdev,user,users,nouser,user=me,owner,group,comment=any thing",
         "x-systemd.automount,x-systemd.requires=/a,X-mount.mkdir=0755,x-gvfs-hide",
         "default_permissions,kernel_cache,splice_read,splice_write,splice_move,noforget,max_write=131072",
@@ -229,10 +233,10 @@ def test_an_unknown_option_names_the_nearest(text: str, named: str) -> None:
         ("XINO=on,xino=ON", "xino"),
         ("redirect_dir=always", "on|follow|nofollow|off"),
         ("metacopy=yes", "off|on"),
-        ("index=on", "off"),
-        ("nfs_export=on", "off"),
+        ("index=auto", "off|on"),
+        ("nfs_export=yes", "off|on"),
         ("verity=1", "off|on|require"),
-        ("uuid=on", "auto|null|off"),
+        ("uuid=yes", "auto|on|null|off"),
         ("fsync=2", "auto|strict|volatile|0|1"),
         ("max_stack_depth=3", "auto|0|1|2"),
         ("lower_io=fast", "auto|passthrough|cached"),

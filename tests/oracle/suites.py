@@ -7,6 +7,7 @@ from tests.oracle.cases_access import ACCESS, CLEAR
 from tests.oracle.cases_change import CREATE, REMOVE, ROOT
 from tests.oracle.cases_copyup import COPYUP
 from tests.oracle.cases_files import FILES, UNLINKED
+from tests.oracle.cases_index import EXPORT, INDEX
 from tests.oracle.cases_lookup import LOOKUP
 from tests.oracle.cases_marks import MARKS
 from tests.oracle.cases_metacopy import METACOPY, METACOPY_SUITES
@@ -17,7 +18,7 @@ from tests.oracle.cases_rename import MATRIX, RENAME
 
 SUITES: list[Suite] = [
     MISTAKES, MISTAKES_AT_ROOT, LOOKUP, CREATE, REMOVE, ROOT, COPYUP, FILES, UNLINKED, OPERATIONS, LOWER_OPERATIONS, ACCESS,
-    CLEAR, RENAME, REDIRECT, MARKS, *METACOPY_SUITES, *MATRIX,
+    CLEAR, RENAME, REDIRECT, MARKS, *METACOPY_SUITES, INDEX, EXPORT, *MATRIX,
 ]  # fmt: skip
 
 OF_OPEN_FILES: list[Suite] = [MISTAKES, COPYUP, FILES, UNLINKED, OPERATIONS, LOWER_OPERATIONS, METACOPY]

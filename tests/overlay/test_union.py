@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.support.mounts import Kernel, Layers
 from tests.support.trees import diff, snapshot
 from unionfs.linux import creds, fs
 from unionfs.overlay import copyup, remove
-from unionfs.overlay.config import UnionConfig
+from unionfs.overlay.config import UnionConfig, Uuid
 from unionfs.overlay.errors import LayerError
 from unionfs.overlay.union import Union
 
@@ -39,9 +40,9 @@ def filled(layers: Layers) -> Layers:
 class TestPrefix:
     """The marks are kept in `trusted.overlay.`, or in `user.overlay.` where that is asked for or all that is allowed."""
 
-    def marks_of(self, layers: Layers, **options: object) -> set[str]:
+    def marks_of(self, layers: Layers, **options: Any) -> set[str]:
         """The marks a copy-up leaves."""
-        with opened(layers, **options) as union:
+        with opened(layers, uuid=Uuid.NULL, **options) as union:
             node = node_of(union, "dir")
             assert node is not None
             copyup.ensure_upper(union, node)

@@ -64,6 +64,34 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     checked(_libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
 
 
+MAX_HANDLE_SZ = 128
+
+
+class FileHandle(NamedTuple):
+    """struct file_handle of name_to_handle_at(2): the filesystem's type number and its bytes."""
+
+    kind: int
+    opaque: bytes
+
+
+def name_to_handle(path: str) -> FileHandle:
+    """name_to_handle_at(2), a symlink itself."""
+    buffer = ctypes.create_string_buffer(struct.pack("=Ii", MAX_HANDLE_SZ, 0), 8 + MAX_HANDLE_SZ)
+    checked(_libc.name_to_handle_at(AT_FDCWD, os.fsencode(path), buffer, ctypes.byref(ctypes.c_int()), 0), path)
+    size, kind = struct.unpack_from("=Ii", buffer)
+    return FileHandle(kind, buffer.raw[8 : 8 + size])
+
+
+def open_by_handle(mount: str, handle: FileHandle, flags: int = os.O_RDONLY) -> int:
+    """open_by_handle_at(2) on the filesystem mounted on `mount`."""
+    directory = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        raw = ctypes.create_string_buffer(struct.pack("=Ii", len(handle.opaque), handle.kind) + handle.opaque)
+        return checked(_libc.open_by_handle_at(directory, raw, flags | os.O_CLOEXEC), mount)
+    finally:
+        os.close(directory)
+
+
 class Statx(NamedTuple):
     """The fields of struct statx (statx(2)) that tests look at: the mask that came back, and times as (seconds, nanoseconds)."""
 

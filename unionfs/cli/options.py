@@ -106,9 +106,9 @@ _UNION = (
         {"on": RedirectDir.ON, "follow": RedirectDir.FOLLOW, "nofollow": RedirectDir.NOFOLLOW, "off": RedirectDir.FOLLOW},
         field="redirect_dir",
     ),
-    choice("index", Section.UNION, "index of hard links copied up", {"off": None}, later=("on",)),
+    choice("index", Section.UNION, "index of hard links copied up", {"off": False, "on": True}, field="index"),
     choice("metacopy", Section.UNION, "copy-up of metadata alone", {"off": False, "on": True}, field="metacopy"),
-    choice("nfs_export", Section.UNION, "file handles for NFS", {"off": None}, later=("on",)),
+    choice("nfs_export", Section.UNION, "file handles for NFS", {"off": False, "on": True}, field="nfs_export"),
     choice(
         "verity",
         Section.UNION,
@@ -120,9 +120,8 @@ _UNION = (
         "uuid",
         Section.UNION,
         "filesystem uuids in origin handles",
-        {"auto": Uuid.AUTO, "null": Uuid.NULL, "off": Uuid.OFF},
+        {"auto": Uuid.AUTO, "on": Uuid.ON, "null": Uuid.NULL, "off": Uuid.OFF},
         field="uuid",
-        later=("on",),
     ),
     choice(
         "xino",

@@ -14,6 +14,8 @@ from unionfs.serve.config import UNLIMITED_TIMEOUT, InodePassthrough, LowerIo, P
 class Settings:
     """The options as they stand; a later option overwrites what an earlier one set.
 
+    index: None stands for a value that was not given.
+
     Paths are as the user wrote them, without the escapes. `source` is None until `fsname=` names one.
     """
 
@@ -30,6 +32,8 @@ class Settings:
     data: list[bytes] = field(default_factory=list)
     metacopy: bool = False
     verity: Verity = Verity.OFF
+    index: bool | None = None
+    nfs_export: bool = False
     source: bytes | None = None
     mount_flags: int = 0
     allow_other: bool | None = None
@@ -49,6 +53,8 @@ class Settings:
         if self.userxattr and self.redirect_dir in (RedirectDir.ON, RedirectDir.FOLLOW):
             raise CommandError("userxattr and redirect_dir contradict each other: anybody could make such marks; leave one out")
         self._check_metacopy()
+        if self.nfs_export and self.index is False:
+            raise CommandError("nfs_export=on and index=off contradict each other: leave one of them out")
         if self.passthrough is Passthrough.ON and self.max_stack_depth == 0:
             raise CommandError("passthrough=on and max_stack_depth=0 contradict each other: leave one of them out")
         if self.inode_passthrough is InodePassthrough.DRAFT:
@@ -83,6 +89,8 @@ class Settings:
             data=tuple(absolute(path) for path in self.data),
             metacopy=self.metacopy,
             verity=self.verity,
+            index=bool(self.index) or self.nfs_export,
+            nfs_export=self.nfs_export,
         )
 
     def session(self, source: bytes, mountpoint: bytes, *, debug: bool, foreground: bool) -> SessionConfig:

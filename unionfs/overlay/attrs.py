@@ -26,9 +26,14 @@ def real_stat(node: Node) -> Stat:
 
 
 def link_count(node: Node, found: Stat) -> int:
-    """st_nlink: 1 for a merged directory (its subdirectories are not counted), 0 for what has no name left."""
+    """st_nlink: 1 for a merged directory (its subdirectories are not counted), 0 for what has no name left.
+
+    Of all names of a lower inode (index=on) those that it still has and those that were added, without the index entry.
+    """
     if node.unlinked:
         return 0
+    if node.links is not None and node.upper:
+        return found.nlink + node.links.extra
     return 1 if isinstance(node, DirNode) and node.is_merged else found.nlink
 
 

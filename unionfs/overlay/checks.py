@@ -42,8 +42,8 @@ def check(config: UnionConfig, opened: list[Layer], work: int) -> None:
     for layer in opened:
         if layer.readable is not None and _is_casefolded(layer.readable.fileno()):
             raise LayerError(
-                f"{_option(config, layer)}: {os.fsdecode(layer.path)} ignores the case of names (chattr +F), which a union can't; use a"
-                " directory without that flag"
+                f"{_option(config, layer)}: {os.fsdecode(layer.path)} ignores the case of names (chattr +F), which a union can't;"
+                " use a directory without that flag"
             )
     _check_overlaps(config, opened, work)
 

@@ -26,12 +26,13 @@ class Xino(enum.Enum):
 class Uuid(enum.Enum):
     """Which filesystem uuids origin handles carry (overlayfs.rst, "UUID and fsid").
 
-    AUTO and NULL: those of the layers' filesystems. OFF: null ones, so that layers on a copied filesystem go on
-    matching. In the kernel the option also chooses the fsid that statfs(2) shows; a FUSE filesystem cannot choose its
-    own, so AUTO and NULL agree.
+    AUTO, ON and NULL: those of the layers' filesystems. OFF: null ones, so that layers on a copied filesystem go on
+    matching. With ON the union has a uuid of its own, kept on the upper layer; with AUTO a new one gets it; NULL gives none.
+    In the kernel it is the fsid that statfs(2) shows; a FUSE filesystem cannot choose its own.
     """
 
     AUTO = "auto"
+    ON = "on"
     NULL = "null"
     OFF = "off"
 
@@ -86,6 +87,9 @@ class UnionConfig:
     read_only: refuse every change with EROFS even if there is an upper layer (`-o ro`).
     userxattr: keep private marks in `user.overlay.` instead of `trusted.overlay.`; without the privilege for the latter
         that is so anyhow.
+    index: all names of a lower file stay one file when it is copied up, by an index in the work directory.
+    nfs_export: file handles of the mount can be opened after the kernel has forgotten the file; everything copied up is in the
+        index then.
     redirect_dir: what a rename does to a directory with a lower part.
     data: data-only layers, which show nothing of themselves: files of the lower layers have their data there.
     metacopy: changes of metadata copy no data, and files whose data are in a layer below are followed.
@@ -107,6 +111,8 @@ class UnionConfig:
     data: tuple[bytes, ...] = ()
     metacopy: bool = False
     verity: Verity = Verity.OFF
+    index: bool = False
+    nfs_export: bool = False
 
     def __post_init__(self) -> None:
         if not self.lowers:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, fs, handle, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import marks, metacopy, protect
+from unionfs.overlay import dirindex, links, marks, metacopy, protect
 from unionfs.overlay.config import Fsync
 from unionfs.overlay.copydata import copy_data
 from unionfs.overlay.creator import SERVER
 from unionfs.overlay.datacopyup import DataCopyUp, Job, is_ordered, sync_data
 from unionfs.overlay.errors import CopyUpNeeded
+from unionfs.overlay.impure import set_impure
 from unionfs.overlay.metacopy import Below, Data
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.realdir import RealDir
@@ -38,7 +39,10 @@ def ensure_upper(union: Union, node: Node, length: int | None = None, found: Sta
     Raises CopyUpNeeded, having changed nothing, when that takes more than the event loop should do; EROFS in a read-only
     union; EOVERFLOW, ENOSPC, EDQUOT, EIO from the layers.  What `protect` forbids the caller has refused before.
     """
-    if node.upper and node.data is None:
+    if node.upper:
+        _show(union, node)
+        if node.data is None:
+            return
         return
     if isinstance(node, DirNode):
         if union.read_only:
@@ -62,9 +66,13 @@ def ensure_metadata(union: Union, node: Node, found: Stat | None = None) -> None
         # Nobody can find the data by the name that is gone.
         if not node.upper or node in union.copying:
             ensure_upper(union, node, None, found)
+        else:
+            _show(union, node)
         return
-    if node.upper and node.data is None:
-        return
+    if node.upper:
+        _show(union, node)
+        if node.data is None:
+            return
     _check_copyable(union, node)
     metacopy.check(union, node)
     if node.upper:
@@ -81,13 +89,22 @@ def _check_copyable(union: Union, node: Node) -> None:
         raise OSError(errno.EROFS, "read-only union")
     if node in union.copying:
         raise CopyUpNeeded(node)
-    if node.parent is None and not node.unlinked and not node.upper:
+    if node.parent is None and not node.unlinked and not node.upper and node.links is None:
         raise OSError(errno.ESTALE, "the directory of the only known name was forgotten")
 
 
 def job(union: Union, node: Node, length: int | None = None, found: Stat | None = None) -> Job:
     """What brings a file with its data to the upper layer: all of it, or the data alone if the rest is there."""
     return DataCopyUp(union, node, length) if node.upper else CopyUp(union, node, length, found)
+
+
+def _show(union: Union, node: Node) -> None:
+    """An indexed file is about to change: the name by which it is known is on the upper layer then, as with overlayfs."""
+    if node.links is None or node.links.shown:
+        return
+    if node.parent is not None and not node.unlinked and not union.read_only:
+        ensure_upper(union, node.parent)
+        links.link_up(union, node, node.parent, node.name)
 
 
 def _ensure_directory(union: Union, node: DirNode) -> None:
@@ -191,10 +208,10 @@ class CopyUp(Job):
             xattr.write(*here, self._union.prefix + "protattr", letters)
 
     def _write_origin(self, here: tuple[int, bytes]) -> None:
-        """Say which lower inode this was; not for one of several hard links, whose number the others keep."""
+        """Say which lower inode this was; not for one of several hard links without the index: the others keep its number."""
         node = self._node
         assert self._stat is not None
-        if not node.is_dir and self._stat.nlink > 1:
+        if not node.is_dir and self._stat.nlink > 1 and node.links is None:
             return
         layer = node.layer()
         # By the open file where there is one: this may run in a thread, and `at` belongs to the event loop.
@@ -236,12 +253,29 @@ class CopyUp(Job):
                 staging.discard(self._name)
                 self._name = b""
             return
+        if node.links is not None:
+            node.protected = protect.real_flags(node, self._stat or stat.stat(*node.at()))
+            staged = (staging.work, self._name) if self._name else (self._target, b"")
+            left = self._data_left()
+            try:
+                links.publish(union, node, staged)
+            finally:
+                if node.upper:
+                    node.data = left
+            self._name = b""
+            return
         parent = node.parent or union.root
         upper = parent.upper_dir
         set_impure(union, parent)
         before = stat.stat(upper.fd())
         if self._name:
-            staging.publish(self._name, upper, node.name, at.RENAME_NOREPLACE)
+            indexed = dirindex.add(union, self._name) if node.is_dir else b""
+            try:
+                staging.publish(self._name, upper, node.name, at.RENAME_NOREPLACE)
+            except OSError:
+                if indexed and union.origins is not None:
+                    union.origins.remove(indexed)
+                raise
             self._name = b""
         else:
             at.link(self._target, b"", upper.fd(), node.name)
@@ -267,6 +301,7 @@ class CopyUp(Job):
             if self._stat is not None and self._stat.nlink > 1:
                 # The other names stay with the lower file: from now on this one is another inode.
                 node.ino = union.inodes.number(upper.layer, stat.stat(upper.fd(), node.name).ino)
+                union.relisted.append(parent)
         union.changed.append(node)
         node.data = self._data_left()
         node.upper = True
@@ -315,14 +350,6 @@ def copy_xattrs(union: Union, source: tuple[int, bytes | None], target: tuple[in
             must = attribute.startswith(("security.", "system.posix_acl_"))
             if must or error.errno not in (errno.EOPNOTSUPP, errno.EPERM):
                 raise
-
-
-def set_impure(union: Union, parent: DirNode) -> None:
-    """Note on the upper directory that it holds objects with an origin."""
-    upper = parent.upper_dir
-    if not upper.marks().impure:
-        xattr.write(upper.fd(), b"", union.prefix + "impure", b"y")
-        upper.note_impure()
 
 
 def _carried_flags(fd: int) -> int:

@@ -17,8 +17,10 @@ from unionfs.linux import at, stat, xattr
 from unionfs.linux.stat import Stat
 from unionfs.overlay import acl, marks, protect, redirect
 from unionfs.overlay.config import RedirectDir
-from unionfs.overlay.copyup import ensure_metadata, ensure_upper, set_impure
+from unionfs.overlay.copyup import ensure_metadata, ensure_upper
 from unionfs.overlay.creator import Creator
+from unionfs.overlay.impure import set_impure
+from unionfs.overlay.links import note_count
 from unionfs.overlay.lookup import NAME_MAX, adopt_name
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.realdir import RealDir
@@ -93,7 +95,7 @@ def link(union: Union, node: Node, parent: DirNode, name: bytes) -> Stat:
         if node.parent is None:
             raise OSError(errno.ESTALE, "the directory of the only known name was forgotten")
         redirect.write_for_file(union, node, node.parent, node.name, same_parent=False)
-    if stat.stat(*node.at()).ino != node.ino:
+    if note_count(union, node).ino != node.ino:
         # It has an origin: marked before the link is made, so that a failure leaves all as it was.
         set_impure(union, parent)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat as modes
 from typing import TYPE_CHECKING, Any, Final
 
 from unionfs.linux import stat, xattr
@@ -10,6 +11,7 @@ from unionfs.overlay import marks
 from unionfs.overlay.node import DirNode, Node
 
 if TYPE_CHECKING:
+    from unionfs.overlay.exports import Exports
     from unionfs.overlay.layer import Layer
 
 ROOT_ID: Final = 1
@@ -36,14 +38,18 @@ class Inodes:
 
     by_id: the nodes by nodeid, split ones by each of theirs.  formers: what the nodeids have that are not a node's latest.
     hardlinks: nodes of upper files with several names, by the upper inode's number, so that all names are one node.
+    exports: what is remembered of nodes that the kernel has forgotten, with nfs_export.
+    by_origin: nodes that stand for all names of a lower inode, by its device and number.
     """
 
-    __slots__ = ("_next", "_shift", "by_id", "formers", "hardlinks", "layers")
+    __slots__ = ("_next", "_shift", "by_id", "by_origin", "exports", "formers", "hardlinks", "layers")
 
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         self.by_id: dict[int, Node] = {}
         self.formers: dict[int, Former] = {}
         self.hardlinks: dict[int, Node] = {}
+        self.by_origin: dict[tuple[int, int], Node] = {}
+        self.exports: Exports | None = None
         self.layers = layers
         self._next = ROOT_ID
         filesystems = {layer.dev: 0 for layer in layers}
@@ -54,10 +60,22 @@ class Inodes:
         self._shift = len(filesystems) > 1
 
     def enroll(self, node: Node) -> None:
-        """Give a new node its nodeid."""
-        node.nodeid = self._next
-        self._next += 1
+        """Give a new node its nodeid; with nfs_export the one it had before it was forgotten."""
+        former = 0 if self.exports is None else self.exports.former_id(node)
+        if former and former not in self.by_id:
+            node.nodeid = former
+        else:
+            node.nodeid = self._next
+            self._next += 1
         self.by_id[node.nodeid] = node
+        if self.exports is not None:
+            self.exports.note(node)
+
+    def rejoin(self, node: Node, nodeid: int) -> None:
+        """The node is known by one more nodeid, which it had before it was split and then forgotten by that one."""
+        self.formers[nodeid] = Former(0, None)
+        node.former_ids = (*node.former_ids, nodeid)
+        self.by_id[nodeid] = node
 
     def split(self, node: Node) -> None:
         """Give the node a new nodeid, with nothing attached; by the old one the kernel goes on to know it as well.
@@ -88,6 +106,9 @@ class Inodes:
         node.lookups -= lookups
         if node.lookups > 0 or nodeid == ROOT_ID:
             return None
+        if self.exports is not None and isinstance(node, DirNode) and node.children:
+            # Found again by a handle, they have a place only in it.
+            return None
         if not node.former_ids:
             self._drop(node)
         return node
@@ -104,8 +125,17 @@ class Inodes:
             self._drop(node)
         return former
 
+    def drop_unused(self, node: Node) -> bool:
+        """Drop a directory that the kernel has forgotten and that was kept for what it holds; False for any other."""
+        if not isinstance(node, DirNode) or node.lookups > 0 or node.children or node.former_ids or node.nodeid == ROOT_ID:
+            return False
+        self._drop(node)
+        return True
+
     def _drop(self, node: Node) -> None:
         del self.by_id[node.nodeid]
+        if self.exports is not None and not node.unlinked:
+            self.exports.keep(node)
         if not node.unlinked:
             for parent, name in names_of(node):
                 if parent.children.get(name) is node:
@@ -129,6 +159,8 @@ class Inodes:
             if self.hardlinks.get(node.link_ino) is node:
                 del self.hardlinks[node.link_ino]
             node.link_ino = 0
+        if node.links is not None and self.by_origin.get(node.links.key) is node:
+            del self.by_origin[node.links.key]
 
     def number(self, layer: Layer, ino: int) -> int:
         """`st_ino` for the inode `ino` of a layer: unique over all layers' filesystems, the same at every mount."""
@@ -140,13 +172,16 @@ class Inodes:
         return (ino ^ (layer.fs_index + 1) * _SCATTER) & _ALL_BITS
 
     def origin_number(self, dir_fd: int, name: bytes, prefix: str, kind: int) -> int | None:
-        """`st_ino` of the lower inode that an upper object says it was copied from; None when that can't be told."""
+        """`st_ino` of the lower inode that an upper object says it was copied from; None when that can't be told.
+
+        Nor of a file with several names there: those that were not copied up have it.
+        """
         value = xattr.find(dir_fd, name, prefix + "origin")
         origin = marks.decode_origin(value) if value else None
         if origin is None:
             return None
         for layer in self.layers:
-            if layer.is_upper or layer.uuid != origin.uuid or not layer.handles:
+            if layer.is_upper or layer.uuid != origin.uuid or not layer.handles or layer.ambiguous:
                 continue
             try:
                 fd = layer.open_origin(origin)
@@ -156,7 +191,7 @@ class Inodes:
                 found = stat.stat(fd)
             finally:
                 os.close(fd)
-            if found.mode & 0o170000 == kind:
+            if found.mode & 0o170000 == kind and (found.nlink == 1 or kind == modes.S_IFDIR):
                 return self.number(layer, found.ino)
         return None
 
@@ -176,7 +211,8 @@ def detach(node: Node, parent: DirNode) -> None:
     if node.parent is parent:
         if node.aliases:
             other, name = node.aliases.pop()
-            node.place(other, name, other.upper_dir)
+            node.place(other, name)
         else:
-            node.pin()
+            if node.links is None:
+                node.pin()
             node.parent = None

@@ -29,7 +29,8 @@ class Layer:
     """One directory tree of the union.
 
     number: 0 for the upper layer, from 1 downward for the lower ones.  path: as the user named it, for messages.
-    dev: st_dev of its root.  uuid: of its filesystem, zeros if it has none.  private: opened through a detached clone of its
+    dev: st_dev of its root.  uuid: of its filesystem, zeros if it has none; ambiguous: another lower filesystem has the same, so
+    that a handle may be of either.  private: opened through a detached clone of its
     mount, so that for a lower layer the kernel itself refuses every write.  handles: its filesystem has file handles.
     ordered: its filesystem's journal never commits a name before data that were written out before it was given.
     stack_depth: how many stacking filesystems its superblock already is; where `stackable`, the least it can be, until someone
@@ -46,6 +47,7 @@ class Layer:
     dev: int = 0
     ino: int = 0
     uuid: bytes = bytes(16)
+    ambiguous: bool = False
     private: bool = False
     handles: bool = False
     ordered: bool = False

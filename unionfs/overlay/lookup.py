@@ -7,13 +7,14 @@ The search ends at a whiteout, at an opaque directory and at anything that is no
 from __future__ import annotations
 
 import errno
+import os
 import stat as modes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from unionfs.linux import stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import marks, merge, metacopy, protect, redirect
+from unionfs.overlay import dirindex, links, marks, merge, metacopy, protect, redirect
 from unionfs.overlay.merge import IndexEntry
 from unionfs.overlay.metacopy import Data
 from unionfs.overlay.node import DirNode, Node
@@ -55,7 +56,13 @@ def lookup(union: Union, parent: DirNode, name: bytes) -> tuple[Node, Stat] | No
     found = find(union, parent, name)
     if found is None:
         return None
-    return instantiate(union, parent, name, found), found.stat
+    node = instantiate(union, parent, name, found)
+    return node, stat_of(node, found)
+
+
+def stat_of(node: Node, found: Found) -> Stat:
+    """The stat of the node's object, which of several names' is not always that of the name."""
+    return found.stat if node.links is None else stat.stat(*node.at())
 
 
 def find(union: Union, parent: DirNode, name: bytes) -> Found | None:
@@ -160,22 +167,30 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
         if known is not None:
             adopt_name(known, parent, name)
             return known
+    origins = None if upper else union.origins
+    if origins is not None and (here.nlink > 1 or origins.everything):
+        known = union.inodes.by_origin.get((here.dev, here.ino))
+        if known is not None:
+            adopt_name(known, parent, name)
+            return known
     node = Node(kind, union.inodes.number(real.layer, here.ino), parent, name, real, upper)
     if upper and parent.upper_dir.marks().impure:
-        _recall_origin(union, node)
+        _recall_origin(union, node, here)
     if found.data is not None:
         node.data = found.data
         if upper and found.data.below.nlink == 1:
             node.ino = union.inodes.number(found.data.below.layer, found.data.below.ino)
     if upper and here.nlink > 1:
         union.inodes.note_link(node, here.ino)
+    if origins is not None and (here.nlink > 1 or origins.everything):
+        links.adopt_lower(union, origins, node, here)
     union.inodes.enroll(node)
     parent.children[name] = node
     return node
 
 
 def _directory(union: Union, parent: DirNode, name: bytes, found: Found) -> DirNode:
-    reals = found.reals
+    reals = dirindex.merging(union, parent, found.reals)
     upper = reals[0].layer.is_upper
     # A merged directory is known by its topmost lower part, so that its number outlives the copy-up.
     if upper and len(reals) > 1:
@@ -187,19 +202,38 @@ def _directory(union: Union, parent: DirNode, name: bytes, found: Found) -> DirN
         ino = union.inodes.number(reals[0].layer, found.stat.ino)
     node = DirNode(ino, parent, name, reals, upper)
     if upper and parent.upper_dir.marks().impure:
-        _recall_origin(union, node)
+        _recall_origin(union, node, found.stat)
     union.inodes.enroll(node)
     parent.children[name] = node
     return node
 
 
-def _recall_origin(union: Union, node: Node) -> None:
-    """What the marks of a copied-up object say of the lower one it was: its number, and what it was protected from."""
+def instantiate_unnamed(union: Union, fd: int, here: Stat) -> Node:
+    """The node for an upper object that is no directory and none of whose names is known, open as `fd`, which it takes over."""
+    assert union.upper is not None
+    known = union.inodes.hardlinks.get(here.ino)
+    if known is not None or here.mode & 0o170000 == _S_IFDIR:
+        if known is None or not here.nlink:
+            raise OSError(errno.ESTALE, "no such object any more")
+        os.close(fd)
+        return known
+    node = Node(here.mode & 0o170000, union.inodes.number(union.upper, here.ino), None, b"", None, True)
+    node.fd = fd
+    _recall_origin(union, node, here)
+    union.inodes.note_link(node, here.ino)
+    union.inodes.enroll(node)
+    return node
+
+
+def _recall_origin(union: Union, node: Node, found: Stat) -> None:
+    """What the marks of a copied-up object say of the lower one it was: its number, other names, what it was protected from."""
     here = node.at()
     names = xattr.names(*here)
     if union.prefix + "origin" in names and not (isinstance(node, DirNode) and node.is_merged):
         ino = union.inodes.origin_number(*here, union.prefix, node.kind)
         node.ino = node.ino if ino is None else ino
+        if union.origins is not None and not node.is_dir:
+            links.adopt_upper(union, union.origins, node, found)
     if union.prefix + "protattr" in names:
         node.protected = protect.decode(xattr.find(*here, union.prefix + "protattr"))
 
@@ -209,7 +243,7 @@ def adopt_name(node: Node, parent: DirNode, name: bytes) -> None:
     parent.children[name] = node
     if node.fd >= 0 or node.parent is None:
         node.unlinked = False
-        node.place(parent, name, parent.upper_dir)
+        node.place(parent, name)
     elif (node.parent, node.name) != (parent, name):
         if node.aliases is None:
             node.aliases = []

@@ -27,6 +27,7 @@ ORIGIN_MAGIC: Final = 0xFB
 _ORIGIN_HEAD: Final = struct.Struct("=BBBBB16s")
 _FLAG_BIG_ENDIAN: Final = 1
 _FLAG_ANY_ENDIAN: Final = 2
+_FLAG_UPPER: Final = 4
 _NATIVE_FLAGS: Final = _FLAG_BIG_ENDIAN if sys.byteorder == "big" else 0
 
 
@@ -34,13 +35,15 @@ class DirMarks(NamedTuple):
     """What a directory's xattrs say to the union.
 
     opaque: nothing below shows.  xwhiteouts: empty files in it may be whiteouts by xattr.  impure: objects in it may have
-    an origin, or their data elsewhere.  redirect: under which path the layers below continue it.
+    an origin, or their data elsewhere.  redirect: under which path the layers below continue it.  origin: it says which
+    lower directory it was.
     """
 
     opaque: bool
     xwhiteouts: bool
     impure: bool
     redirect: bytes | None
+    origin: bool = False
 
 
 NO_MARKS: Final = DirMarks(False, False, False, None)
@@ -57,7 +60,7 @@ def read_dir_marks(dir_fd: int, name: bytes, prefix: str) -> DirMarks:
     if not opaque and foreign in names:
         opaque = (xattr.find(dir_fd, name, foreign) or b"").startswith(b"y")
     redirect = xattr.find(dir_fd, name, prefix + "redirect") if prefix + "redirect" in names else None
-    return DirMarks(opaque, value == b"x", prefix + "impure" in names, redirect)
+    return DirMarks(opaque, value == b"x", prefix + "impure" in names, redirect, prefix + "origin" in names)
 
 
 def has_whiteout_xattr(dir_fd: int, name: bytes, prefix: str) -> bool:
@@ -105,21 +108,40 @@ class Origin(NamedTuple):
     handle: Handle
 
 
-def encode_origin(uuid: bytes, handle: Handle | None) -> bytes:
-    """u8 version 0 | u8 magic | u8 length | u8 flags | u8 handle type | u8 uuid[16] | handle; empty when unknown."""
+def encode_origin(uuid: bytes, handle: Handle | None, *, upper: bool = False) -> bytes:
+    """u8 version 0 | u8 magic | u8 length | u8 flags | u8 handle type | u8 uuid[16] | handle; empty when unknown.
+
+    upper: the handle is that of an object on the upper layer, as in `overlay.upper`.
+    """
     if handle is None or not 0 <= handle.kind <= 0xFE:
         return b""
     length = _ORIGIN_HEAD.size + len(handle.opaque)
-    return _ORIGIN_HEAD.pack(0, ORIGIN_MAGIC, length, _NATIVE_FLAGS, handle.kind, uuid) + handle.opaque
+    flags = _NATIVE_FLAGS | (_FLAG_UPPER if upper else 0)
+    return _ORIGIN_HEAD.pack(0, ORIGIN_MAGIC, length, flags, handle.kind, uuid) + handle.opaque
 
 
 def decode_origin(value: bytes) -> Origin | None:
     """The origin, or None where it is unknown, of another version or byte order, or damaged."""
+    try:
+        return check_origin(value)
+    except OSError:
+        return None
+
+
+def same_origin(one: bytes | None, other: bytes) -> bool:
+    """Do two values hold the same handle?  What follows a handle counts for nothing; a value that holds none is like no other."""
+    return one is not None and decode_origin(one) is not None and one[: one[2]] == other[: other[2]]
+
+
+def check_origin(value: bytes) -> Origin:
+    """The origin.  Raises EINVAL for what is damaged, ENODATA for another version or byte order (ovl_check_fb_len)."""
     if len(value) < _ORIGIN_HEAD.size:
-        return None
+        raise OSError(errno.EINVAL, "malformed handle")
     version, magic, length, flags, kind, uuid = _ORIGIN_HEAD.unpack_from(value)
-    if version != 0 or magic != ORIGIN_MAGIC or length != len(value) or flags & ~3:
-        return None
+    if magic != ORIGIN_MAGIC or not _ORIGIN_HEAD.size <= length <= len(value):
+        raise OSError(errno.EINVAL, "malformed handle")
+    if version != 0 or flags & ~(_FLAG_BIG_ENDIAN | _FLAG_ANY_ENDIAN | _FLAG_UPPER):
+        raise OSError(errno.ENODATA, "handle of a newer format")
     if not flags & _FLAG_ANY_ENDIAN and flags & _FLAG_BIG_ENDIAN != _NATIVE_FLAGS:
-        return None
-    return Origin(uuid, Handle(kind, value[_ORIGIN_HEAD.size :]))
+        raise OSError(errno.ENODATA, "handle of a machine with another byte order")
+    return Origin(uuid, Handle(kind, value[_ORIGIN_HEAD.size : length]))

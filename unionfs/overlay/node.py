@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unionfs.overlay.layer import Layer
     from unionfs.overlay.merge import MergedIndex
     from unionfs.overlay.metacopy import Data
+    from unionfs.overlay.origins import Links
     from unionfs.overlay.realdir import RealDir
 
 #: So many system calls a directory's lookups may take before an index is thought of.
@@ -31,14 +32,16 @@ class Node:
     fd: an O_PATH descriptor of the object, instead of a place, when it has no known name on its layer.
     link_ino: the upper inode's number while the node is in the table of those with several names, else 0.
     data: where its data are, if not in that object.
+    links: what it has if it stands for all names of a lower inode (index=on); its place is then none of its names', but that
+    of the lower object or the index entry.
     protected: statx(2) bits of immutable and append-only kept for it on the upper layer.
     attachment: whatever the server keeps with a node (open files, backing file).
     former_ids: nodeids it had before it was split (`Inodes.split`), by which the kernel still knows it.
     """
 
     __slots__ = (
-        "aliases", "attachment", "data", "fd", "former_ids", "ino", "kind", "link_ino", "lookups", "name", "nodeid", "parent",
-        "protected", "real_dir", "real_name", "unlinked", "upper",
+        "aliases", "attachment", "data", "fd", "former_ids", "ino", "kind", "link_ino", "links", "lookups", "name", "nodeid",
+        "parent", "protected", "real_dir", "real_name", "unlinked", "upper",
     )  # fmt: skip
 
     def __init__(self, kind: int, ino: int, parent: DirNode | None, name: bytes, real_dir: RealDir | None, upper: bool) -> None:
@@ -55,6 +58,7 @@ class Node:
         self.unlinked = False
         self.fd = -1
         self.link_ino = 0
+        self.links: Links | None = None
         self.protected = 0
         self.data: Data | None = None
         self.attachment: Any = None
@@ -105,13 +109,16 @@ class Node:
         self.unpin()
         self.fd = fd
 
-    def place(self, parent: DirNode, name: bytes, real_dir: RealDir) -> None:
-        """Name the object's place: `name` in `parent`, on disk in `real_dir`."""
+    def place(self, parent: DirNode, name: bytes) -> None:
+        """Name the object's place: `name` in `parent`, which is on the upper layer unless the node has `links`."""
         self.unpin()
         self.parent = parent
         self.name = name
-        self.real_dir = real_dir
-        self.real_name = name
+        if self.links is None:
+            self.real_dir = parent.upper_dir
+            self.real_name = name
+        else:
+            self.links.shown = False
 
 
 class DirNode(Node):
@@ -154,7 +161,8 @@ class DirNode(Node):
     def is_merged(self) -> bool:
         return len(self.reals) > 1
 
-    def place(self, parent: DirNode, name: bytes, real_dir: RealDir) -> None:
+    def place(self, parent: DirNode, name: bytes) -> None:
+        real_dir = parent.upper_dir
         self.parent = parent
         self.name = name
         self.real_dir = real_dir

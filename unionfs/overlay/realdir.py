@@ -152,6 +152,10 @@ class RealDir:
         """The directory got the impure mark."""
         self._marks = self.marks()._replace(impure=True)
 
+    def note_origin(self) -> None:
+        """The directory got an origin."""
+        self._marks = self.marks()._replace(origin=True)
+
     def note_opaque(self) -> None:
         """The directory got the opaque mark."""
         self._marks = self.marks()._replace(opaque=True)

@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from unionfs.linux.stat import Stat
-from unionfs.overlay import merge, protect
+from unionfs.overlay import dirindex, links, merge, protect
+from unionfs.overlay.attrs import link_count
 from unionfs.overlay.copyup import ensure_upper
 from unionfs.overlay.errors import ScanNeeded
 from unionfs.overlay.lookup import find_below, lookup
@@ -23,6 +24,7 @@ def unlink(union: Union, parent: DirNode, name: bytes) -> Node:
     if node.is_dir:
         raise OSError(errno.EISDIR, "is a directory")
     check_removable(union, parent, node)
+    found = prepare_linked(union, node, parent, name) or found
     ensure_upper(union, parent)
     if not node.upper:
         union.staging_area().whiteout(parent, name)
@@ -37,7 +39,7 @@ def unlink(union: Union, parent: DirNode, name: bytes) -> Node:
     except OSError:
         keep_name(node)
         raise
-    forget_name(union, node, parent, name, last=found.nlink <= 1)
+    forget_name(union, node, parent, name, last=link_count(node, found) <= 1)
     return node
 
 
@@ -51,6 +53,8 @@ def rmdir(union: Union, parent: DirNode, name: bytes) -> Node:
     fast = node.upper and not node.is_merged and not below and node.index is None
     if not fast:
         check_empty(union, node)
+    prepare_directory(union, node)
+    indexed = dirindex.origin_in_index(union, node)
     ensure_upper(union, parent)
     staging = union.staging_area()
     if not node.upper:
@@ -65,6 +69,8 @@ def rmdir(union: Union, parent: DirNode, name: bytes) -> Node:
         except (OSError, ScanNeeded):
             node.unpin()
             raise
+    if indexed:
+        links.drop_entry(union, indexed)
     forget_name(union, node, parent, name, last=True)
     return node
 
@@ -104,6 +110,26 @@ def check_empty(union: Union, node: DirNode) -> None:
         raise OSError(errno.ENOTEMPTY, "directory is not empty")
 
 
+def prepare_linked(union: Union, node: Node, parent: DirNode, name: bytes) -> Stat | None:
+    """Before the names of a node of several change by `name`: that one is on the upper layer, and the count is noted there.
+
+    The object's stat then; None for any other node.  Raises CopyUpNeeded before it has changed anything, and what a copy-up
+    raises.
+    """
+    if node.links is None:
+        return None
+    ensure_upper(union, node)
+    ensure_upper(union, parent)
+    links.link_up(union, node, parent, name)
+    return links.note_count(union, node)
+
+
+def prepare_directory(union: Union, node: Node | None) -> None:
+    """Before a directory goes: with nfs_export it is in the index, which is to say that it has gone."""
+    if isinstance(node, DirNode) and union.origins is not None and union.origins.everything:
+        ensure_upper(union, node)
+
+
 def prepare_loss(node: Node) -> None:
     """Before a name of an upper object goes: if no other is known, hold the object itself, it may be open."""
     if not node.aliases:
@@ -125,13 +151,17 @@ def forget_name(union: Union, node: Node, parent: DirNode, name: bytes, last: bo
     if node.aliases:
         if (node.parent, node.name) == (parent, name):
             other, other_name = node.aliases.pop()
-            node.place(other, other_name, other.upper_dir)
+            node.place(other, other_name)
         else:
             node.aliases.remove((parent, name))
         return
-    if last:
+    if last and links.is_gone(union, node):
         node.unlinked = True
         union.inodes.forget_link(node)
+        if union.exports is not None:
+            union.exports.drop(node)
+    elif node.links is not None:
+        node.unpin()
     if node.upper and not isinstance(node, DirNode):
         node.parent = None
     if isinstance(node, DirNode):

@@ -14,14 +14,25 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unionfs.linux import at, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import protect, redirect
+from unionfs.overlay import dirindex, links, protect, redirect
+from unionfs.overlay.attrs import link_count
 from unionfs.overlay.config import RedirectDir
-from unionfs.overlay.copyup import copy_xattrs, ensure_metadata, ensure_upper, set_impure
+from unionfs.overlay.copyup import copy_xattrs, ensure_metadata, ensure_upper
 from unionfs.overlay.create import check_name
 from unionfs.overlay.creator import SERVER
+from unionfs.overlay.impure import set_impure
 from unionfs.overlay.lookup import find_below, lookup
 from unionfs.overlay.node import DirNode, Node
-from unionfs.overlay.remove import check_empty, check_removable, forget_name, keep_name, prepare_loss, require
+from unionfs.overlay.remove import (
+    check_empty,
+    check_removable,
+    forget_name,
+    keep_name,
+    prepare_directory,
+    prepare_linked,
+    prepare_loss,
+    require,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from unionfs.overlay.union import Union
@@ -67,6 +78,11 @@ def rename(union: Union, parent: DirNode, name: bytes, new_parent: DirNode, new_
             ensure_metadata(union, moving)
     ensure_upper(union, parent)
     ensure_upper(union, new_parent)
+    if not exchange:
+        prepare_directory(union, target)
+    prepare_linked(union, node, parent, name)
+    counted = prepare_linked(union, target, new_parent, new_name) if target is not None else None
+    found = counted if counted is not None or replaced is None else replaced[1]
     if parent is not new_parent:
         # Marked before anything moves: a failure must leave all as it was.
         for old, new in ((parent, new_parent), (new_parent, parent)) if exchange else ((parent, new_parent),):
@@ -79,7 +95,7 @@ def rename(union: Union, parent: DirNode, name: bytes, new_parent: DirNode, new_
     if exchange:
         _exchange(union, source, destination)
         return None
-    _move(union, source, destination, replaced[1] if replaced is not None else None)
+    _move(union, source, destination, found)
     return target
 
 
@@ -111,6 +127,7 @@ def _exchange(union: Union, one: Side, other: Side) -> None:
 def _move(union: Union, source: Side, destination: Side, replaced: Stat | None) -> None:
     node, target = source.node, destination.node
     assert node is not None
+    indexed = dirindex.origin_in_index(union, target)
     over_whiteout = False
     if target is None or not target.upper:
         over_whiteout = union.staging_area().is_whiteout(destination.parent.upper_dir, destination.name)
@@ -125,8 +142,10 @@ def _move(union: Union, source: Side, destination: Side, replaced: Stat | None) 
         if target is not None:
             keep_name(target)
         raise
+    if indexed:
+        links.drop_entry(union, indexed)
     if target is not None:
-        last = not target.upper or target.is_dir or replaced is None or replaced.nlink <= 1
+        last = not target.upper or target.is_dir or replaced is None or link_count(target, replaced) <= 1
         forget_name(union, target, destination.parent, destination.name, last, replaced=True)
     union.staging_area().unmark(destination.parent.upper_dir, destination.name)
     _rename_node(union, node, source, destination)
@@ -221,7 +240,7 @@ def _rename_node(union: Union, node: Node, old: Side, new: Side) -> None:
     if old.parent.children.get(old.name) is node:
         del old.parent.children[old.name]
     if (node.parent, node.name) == (old.parent, old.name):
-        node.place(new.parent, new.name, new.parent.upper_dir)
+        node.place(new.parent, new.name)
     elif node.aliases and (old.parent, old.name) in node.aliases:
         node.aliases.remove((old.parent, old.name))
         node.aliases.append((new.parent, new.name))

@@ -93,7 +93,7 @@ class Staging:
                 self.unmark(upper, name)
                 raise
             return
-        staged = self._staged_whiteout()
+        staged = self.staged_whiteout()
         try:
             self.publish(staged, upper, name, at.RENAME_EXCHANGE if is_dir else 0)
         except OSError:
@@ -153,7 +153,7 @@ class Staging:
             self._whiteout = name
         return self._whiteout
 
-    def _staged_whiteout(self) -> bytes:
+    def staged_whiteout(self) -> bytes:
         """A whiteout in the work directory, to be renamed into place."""
         name = self.temporary()
         self._make_whiteout(self.work, name)

@@ -11,16 +11,18 @@ from typing import Final
 
 from unionfs.linux import creds, fs, stat
 from unionfs.linux.fd import Fd
-from unionfs.overlay import checks, lookup, marks
+from unionfs.overlay import checks, identity, lookup, marks
 from unionfs.overlay import layer as layers
 from unionfs.overlay.config import RedirectDir, UnionConfig, Uuid, Verity, Xino
 from unionfs.overlay.creator import Identity
 from unionfs.overlay.durability import Durability
 from unionfs.overlay.errors import LayerError
+from unionfs.overlay.exports import Exports
 from unionfs.overlay.inodes import Former, Inodes
 from unionfs.overlay.layer import Layer
 from unionfs.overlay.locks import lock_directory, mounted_overlays, warn_of_users
 from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.origins import OriginIndex
 from unionfs.overlay.realdir import DescriptorCache, RealDir
 from unionfs.overlay.staging import WORK, Staging, prepare_work
 
@@ -31,21 +33,26 @@ _MOST_NAMES: Final = 1_000_000
 class Union:
     """One union over its open layers.
 
-    layers: top first, the upper one (number 0) included if there is one.  root: the node of the mount's root.
+    layers: top first, the upper one (number 0) included if there is one.  lowers: the others.  root: the mount's node.
     data_layers: those that only have data of files in the others.  all_layers: both.
+    origins: the index of lower inodes that are on the upper layer, if there is one.  exports: with nfs_export.
     copying: files being copied up outside the event loop.  changed: nodes whose attributes a copy-up has changed since
-    the list was last emptied.  redirects: what is done about renamed directories, never AUTO.
+    the list was last emptied; relisted: directories in which one got another inode number.
+    redirects: what is done about renamed directories, never AUTO.
     read_only: every change is refused with EROFS.
     """
 
     def __init__(
-        self, config: UnionConfig, opened: tuple[Layer, ...], data_layers: tuple[Layer, ...], staging: int, locks: list[Fd]
+        self, config: UnionConfig, opened: tuple[Layer, ...], data_layers: tuple[Layer, ...], staging: int, locks: list[Fd],
+        origins: OriginIndex | None = None,
     ) -> None:
         self.config = config
         self.layers = opened
         self.data_layers = data_layers
         self.all_layers = (*opened, *data_layers)
         self.upper = opened[0] if opened[0].is_upper else None
+        self.lowers = opened if self.upper is None else opened[1:]
+        self.origins = origins
         self.read_only = self.upper is None or config.read_only
         self.prefix = _prefix(config)
         self.redirects = _redirects(config, self.prefix)
@@ -53,8 +60,11 @@ class Union:
         self.identity = Identity()
         self.durability = Durability(config, self.prefix)
         self.inodes = Inodes(opened)
+        self.exports = Exports() if config.nfs_export and (self.read_only or origins is not None) else None
+        self.inodes.exports = self.exports
         self.copying: set[Node] = set()
         self.changed: list[Node] = []
+        self.relisted: list[DirNode] = []
         self._locks = locks
         self._staging = Staging(self, staging, files=False) if staging >= 0 else None
         self._indexes: OrderedDict[DirNode, int] = OrderedDict()
@@ -70,7 +80,7 @@ class Union:
         opened: list[Layer] = []
         data: list[Layer] = []
         locks: list[Fd] = []
-        work = -1
+        work = staging = -1
         try:
             checks.check_number(config)
             for number, path in enumerate(config.lowers, 1):
@@ -88,8 +98,12 @@ class Union:
                 locks.append(lock_directory(work, "workdir", config.work, overlays))
             warn_of_users(opened, overlays)
             staging = cls._prepare_staging(config, prefix, work)
-            union = cls(config, tuple(opened), tuple(data), staging, locks)
+            union = cls(
+                config, tuple(opened), tuple(data), staging, locks, identity.settle(config, tuple(opened), work)
+            )
         except BaseException:
+            if staging >= 0:
+                os.close(staging)
             for layer in (*opened, *data):
                 layer.close()
             for lock in locks:
@@ -194,7 +208,16 @@ class Union:
         gone = self.inodes.forget(nodeid, lookups)
         if gone is not None and isinstance(node, DirNode) and self.inodes.by_id.get(node.nodeid) is None:
             self._indexed -= self._indexes.pop(node, 0)
+        if gone is not None and self.exports is not None and node is not None:
+            self._forget_above(node)
         return gone
+
+    def _forget_above(self, node: Node) -> None:
+        """Of a node that is gone, the directories that were kept for it alone."""
+        above = node.parent
+        while above is not None and self.inodes.by_id.get(above.nodeid) is above and self.inodes.drop_unused(above):
+            self._indexed -= self._indexes.pop(above, 0)
+            above = above.parent
 
     def statfs(self) -> fs.StatFs:
         """statfs(2) of the upper layer's filesystem, or of the topmost lower one's."""
@@ -233,6 +256,8 @@ class Union:
         if self._staging is not None:
             self._staging.close()
             self._staging = None
+        if self.origins is not None:
+            self.origins.close()
         for node in self.inodes.by_id.values():
             node.unpin()
         self.layers[0].descriptors.close()

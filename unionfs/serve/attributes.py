@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from unionfs.serve.fileio import FileIo
     from unionfs.serve.opens import Opens
 
-_GENERATION: Final = 0
 _new: Final = tuple.__new__
 _NOT_AT_ALL: Final = (0, 0)
 
@@ -55,12 +54,14 @@ def attr_of(node: Node, found: Stat) -> Attr:
 class Attributes:
     """The attribute operations."""
 
-    __slots__ = ("_opens", "_union", "_valid")
+    __slots__ = ("_generation", "_opens", "_union", "_valid")
 
     def __init__(self, context: Context, opens: Opens) -> None:
         self._opens = opens
         self._union = context.union
         self._valid = context.valid
+        exports = context.union.exports
+        self._generation = 0 if exports is None else exports.generation
 
     def valid(self, node: Node) -> tuple[int, int]:
         """For how long the kernel may keep attributes: not at all while the file may change behind its back.
@@ -76,7 +77,16 @@ class Attributes:
         node.lookups += 1
         seconds, nsec = self._valid
         attr_seconds, attr_nsec = self.valid(node)
-        return _new(Entry, (node.nodeid, _GENERATION, seconds, attr_seconds, nsec, attr_nsec, attr_of(node, found)))
+        return _new(Entry, (node.nodeid, self._generation, seconds, attr_seconds, nsec, attr_nsec, attr_of(node, found)))
+
+    def entry_by_id(self, node: Node, nodeid: int, found: Stat) -> Entry:
+        """The reply that names a node by one of its nodeids, which it may have had before it was split."""
+        if node.nodeid == nodeid:
+            return self.entry(node, found)
+        reply = self.entry(node, found)
+        node.lookups -= 1
+        self._union.inodes.formers[nodeid].lookups += 1
+        return reply._replace(nodeid=nodeid)
 
     def getattr(self, header: Header, request: Getattr) -> AttrReply:
         node = self._union.node(header.nodeid)

@@ -125,7 +125,8 @@ class Directories:
         found = lookup.found_by(node, entry, name)
         if found is None:
             return None
-        return lookup.instantiate(self._union, node, name, found), found.stat
+        child = lookup.instantiate(self._union, node, name, found)
+        return child, lookup.stat_of(child, found)
 
     def _number(self, node: DirNode, name: bytes, entry: IndexEntry) -> int:
         """The number of an upper object, which may be its origin's; it is kept in the index."""

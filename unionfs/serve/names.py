@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from unionfs.overlay import attrs, create, lookup, remove, rename
 from unionfs.overlay.creator import Creator
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from unionfs.serve.files import Files
 
 
+_DOTS: Final = (b".", b"..")
+
+
 class Names:
     """The operations on names.  Each takes the request's header and arguments and returns a plain value."""
 
@@ -48,8 +51,23 @@ class Names:
 
     def lookup(self, header: Header, request: Lookup) -> Entry | None:
         """None: the name is missing, and the kernel may remember that."""
+        if request.name in _DOTS:
+            return self._lookup_by_handle(header.nodeid, request.name)
         found = lookup.lookup(self._union, self._directory(header.nodeid), request.name)
         return None if found is None else self._attributes.entry(*found)
+
+    def _lookup_by_handle(self, nodeid: int, name: bytes) -> Entry:
+        """A node by its nodeid alone, as it is in a file handle, or the directory above one.  Raises ESTALE."""
+        exports = self._union.exports
+        if exports is None:
+            raise OSError(errno.ESTALE, "no handles without nfs_export")
+        node = exports.find(self._union, nodeid)
+        if name == b".":
+            return self._attributes.entry_by_id(node, nodeid, attrs.real_stat(node))
+        if node.parent is None and node is not self._union.root:
+            raise OSError(errno.ESTALE, "its directory is not known")
+        above = node.parent or self._union.root
+        return self._attributes.entry(above, attrs.real_stat(above))
 
     def forget(self, header: Header, request: Forget) -> None:
         self._drop(header.nodeid, request.nlookup)

@@ -40,7 +40,7 @@ _FLAGS: Final = (
     abi.ASYNC_READ | abi.ATOMIC_O_TRUNC | abi.BIG_WRITES | abi.DONT_MASK | abi.HAS_IOCTL_DIR | abi.DO_READDIRPLUS
     | abi.READDIRPLUS_AUTO | abi.ASYNC_DIO | abi.PARALLEL_DIROPS | abi.ABORT_ERROR | abi.MAX_PAGES | abi.CACHE_SYMLINKS
     | abi.NO_OPENDIR_SUPPORT | abi.EXPLICIT_INVAL_DATA | abi.HANDLE_KILLPRIV_V2 | abi.SETXATTR_EXT | abi.INIT_EXT
-    | abi.DIRECT_IO_ALLOW_MMAP | abi.NO_EXPORT_SUPPORT | abi.HAS_RESEND | abi.HAS_EXPIRE_ONLY
+    | abi.DIRECT_IO_ALLOW_MMAP | abi.HAS_RESEND | abi.HAS_EXPIRE_ONLY
 )  # fmt: skip
 
 
@@ -157,6 +157,7 @@ class _Mount:
 
     def _wanted(self) -> Wanted:
         flags = _FLAGS
+        flags |= abi.NO_EXPORT_SUPPORT if self._union.exports is None else abi.EXPORT_SUPPORT
         if not self._config.noacl:
             flags |= abi.POSIX_ACL
         if not self._plan.obstacle:
