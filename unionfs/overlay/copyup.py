@@ -43,7 +43,6 @@ def ensure_upper(union: Union, node: Node, length: int | None = None, found: Sta
         _show(union, node)
         if node.data is None:
             return
-        return
     if isinstance(node, DirNode):
         if union.read_only:
             raise OSError(errno.EROFS, "read-only union")
