@@ -113,7 +113,8 @@ def test_a_lower_layer_that_is_written_to(holder: Driver, layers: Layers, make_l
     log = scratch / "log"
     with holder.mount(layers), in_foreground(reader, log=log):
         assert os.listdir(reader.mnt) == []
-    assert f"lowerdir: {layers.top} is the upper layer or work directory of a live mount ({holder_name(holder)}" in log.read_text()
+    said = f"lowerdir: {layers.top} is the upper layer or work directory of a live mount ({holder_name(holder)}"
+    assert said in log.read_text()
     with in_foreground(reader, log=log):
         pass
     assert "live mount" not in log.read_text()

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from unionfs.linux import stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import marks, merge, protect, redirect
+from unionfs.overlay import marks, merge, redirect
 from unionfs.overlay.merge import IndexEntry
-from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.node import UNKNOWN, DirNode, Node
 from unionfs.overlay.realdir import RealDir
 
 if TYPE_CHECKING:
@@ -160,6 +160,7 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
             adopt_name(known, parent, name)
             return known
     node = Node(kind, union.inodes.number(real.layer, here.ino), parent, name, real, upper)
+    node.protected = UNKNOWN if upper else 0
     if upper and parent.upper_dir.marks().impure:
         _recall_origin(union, node)
     if upper and here.nlink > 1:
@@ -181,6 +182,7 @@ def _directory(union: Union, parent: DirNode, name: bytes, found: Found) -> DirN
     else:
         ino = union.inodes.number(reals[0].layer, found.stat.ino)
     node = DirNode(ino, parent, name, reals, upper)
+    node.protected = UNKNOWN if upper else 0
     if upper and parent.upper_dir.marks().impure:
         _recall_origin(union, node)
     union.inodes.enroll(node)
@@ -189,14 +191,14 @@ def _directory(union: Union, parent: DirNode, name: bytes, found: Found) -> DirN
 
 
 def _recall_origin(union: Union, node: Node) -> None:
-    """What the marks of a copied-up object say of the lower one it was: its number, and what it was protected from."""
+    """What the marks of a copied-up object say: the number of the lower one it was, and what it is protected from."""
     here = node.at()
     names = xattr.names(*here)
     if union.prefix + "origin" in names and not (isinstance(node, DirNode) and node.is_merged):
         ino = union.inodes.origin_number(*here, union.prefix, node.kind)
         node.ino = node.ino if ino is None else ino
-    if union.prefix + "protattr" in names:
-        node.protected = protect.decode(xattr.find(*here, union.prefix + "protattr"))
+    if union.prefix + "protattr" not in names:
+        node.protected = 0
 
 
 def adopt_name(node: Node, parent: DirNode, name: bytes) -> None:

@@ -12,12 +12,13 @@ import os
 import stat as modes
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from sortedcontainers import SortedDict
 
-from unionfs.linux import stat
+from unionfs.linux import stat, xattr
 from unionfs.overlay import marks
 from unionfs.overlay.errors import ScanNeeded
 from unionfs.overlay.node import DirNode
@@ -174,7 +175,20 @@ def build(union: Union, node: DirNode) -> MergedIndex:
                 raise ScanNeeded(node, shows_something=bool(index.names))
         layer.end()
     index.end_scan()
+    _settle_purity(union, node, index)
     return index
+
+
+def _settle_purity(union: Union, node: DirNode, index: MergedIndex) -> None:
+    """Take the impure mark off an upper directory with nothing left in it that came from below (ovl_cache_get_impure)."""
+    if not node.upper or node.is_merged or union.read_only or not node.upper_dir.marks().impure:
+        return
+    upper = node.upper_dir
+    telling = {union.prefix + mark for mark in ("origin", "metacopy", "redirect")}
+    with suppress(OSError):
+        if all(telling.isdisjoint(xattr.names(upper.fd(), name)) for name in index.names):
+            xattr.remove(upper.fd(), b"", union.prefix + "impure")
+            upper.note_pure()
 
 
 class LayerScan:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from unionfs.overlay.merge import MergedIndex
     from unionfs.overlay.realdir import RealDir
 
+#: What is kept of an upper object's protections has not been read yet.
+UNKNOWN: Final = -1
 #: So many system calls a directory's lookups may take before an index is thought of.
 FEW_PROBES: Final = 16
 
@@ -29,7 +31,7 @@ class Node:
     upper: that object is on the upper layer.  unlinked: no name is left in the union.
     fd: an O_PATH descriptor of the object, instead of a place, when it has no known name on its layer.
     link_ino: the upper inode's number while the node is in the table of those with several names, else 0.
-    protected: statx(2) bits of immutable and append-only kept for it on the upper layer.
+    protected: statx(2) bits of immutable and append-only kept for it on the upper layer, or UNKNOWN (see `protect`).
     attachment: whatever the server keeps with a node (open files, backing file).
     former_ids: nodeids it had before it was split (`Inodes.split`), by which the kernel still knows it.
     """
