@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,7 +76,7 @@ NAMES = 60_000
 
 @pytest.mark.parametrize("scratch", ["tmpfs"], indirect=True)
 def test_others_are_answered_meanwhile(layers: Layers, scratch: Path) -> None:
-    """While a merged directory of very many names is read, a lookup elsewhere takes no more than some tens of milliseconds."""
+    """While a merged directory of very many names is read, lookups elsewhere are answered."""
     for place in (layers.lowers[0], layers.top):
         (place / "d").mkdir()
     for number in range(NAMES):
@@ -87,12 +86,10 @@ def test_others_are_answered_meanwhile(layers: Layers, scratch: Path) -> None:
     with fake_kernel(layers) as connection:
         here = connection.lookup("d").nodeid
         listing = connection.send(kernel.readdir(here, 0, 0, 4096))
-        longest, answered = 0.0, 0
+        answered = 0
         while not connection.is_answered(listing):
-            began = time.monotonic()
             connection.lookup(f"other{answered % 50}")
-            longest = max(longest, time.monotonic() - began)
             answered += 1
-        assert answered > 5, "the scan was over before anybody could ask"
-        assert longest < 0.2
+        # Between any two slices; if all names were read at once, it would be one or two. No time is measured: machines are busy.
+        assert answered >= NAMES // scan.SLICE // 3
         assert connection.wait(listing).error == 0

@@ -56,8 +56,8 @@ class IndexEntry(NamedTuple):
 class MergedIndex:
     """All names of one directory.
 
-    names: what each stands for.  Those that the scan found are also in a list, by their cookies, None for one that has gone; those
-    that came later are in order of theirs.
+    names: what each stands for.  Those that the scan found are also in a list, by their cookies, None for one that has gone;
+    those that came later are in order of theirs.
     """
 
     __slots__ = ("_first", "_listed", "_lowest", "_made", "_scanned", "names")
