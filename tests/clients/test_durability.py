@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.command import check_refusal, in_foreground, unionfs, wait_for
+from tests.support.losing_disk import lose_data, losing_disk
 from tests.support.mounts import Layers, Unionfs, is_mounted, option_string
 
 SYNCS = "fsync,fdatasync,sync_file_range,syncfs,sync,msync"
@@ -181,3 +183,33 @@ def test_without_an_upper_layer_volatile_means_nothing(layers: Layers) -> None:
         fd = os.open(mnt, os.O_RDONLY)
         os.fsync(fd)
         os.close(fd)
+
+
+@pytest.mark.parametrize("passthrough", ["auto", "off"])
+def test_a_volatile_mount_that_lost_data_says_so_for_good(passthrough: str, scratch: Path) -> None:
+    """On every file and directory, also those that are whole, and after others have been told."""
+    with losing_disk(scratch) as disk:
+        layers = Layers.create(disk / "union")
+        (layers.lowers[0] / "lower").write_bytes(b"data")
+        with Unionfs().mount(layers, {"volatile": None, "passthrough": passthrough}) as mnt:
+            (mnt / "file").write_bytes(b"data")
+            for name in ("file", "lower", "."):
+                assert sync_of(mnt / name) == 0
+            lose_data(layers.top / "lost")
+            for _ in range(2):
+                said = [sync_of(mnt / name) for name in ("file", "lower", ".")]
+                assert said in ([errno.EIO] * 3, [errno.ENOSPC] * 3)
+                subprocess.run(["sync", "-f", layers.top], check=False, capture_output=True)
+            assert (mnt / "file").read_bytes() == b"data"
+
+
+def sync_of(path: Path) -> int:
+    """The errno of fsync(2), 0 if it succeeds."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        return error.errno or -1
+    finally:
+        os.close(fd)
+    return 0

@@ -157,11 +157,8 @@ def protected_by_the_mark(b: Builder) -> Steps:
         b.lower(2).file(name, b"below")
         b.upper.file(name, b"above")
         b.upper.xattr(name, P + "protattr", value)
-        b.upper.xattr(name, P + "origin", b"")
         b.lower(1).file(f"lower-{name}", b"below")
         b.lower(1).xattr(f"lower-{name}", P + "protattr", value)
-    b.upper.dir(".")
-    b.upper.xattr(".", P + "impure", b"y")
 
     def steps(a: Actor) -> None:
         for name in [*values, *(f"lower-{name}" for name in values)]:

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.oracle import ops
+from tests.oracle.actor import Actor
 from tests.oracle.case import Builder, LayerBuilder
+from tests.oracle.pair import both
 from tests.support.mounts import Driver, Kernel, Layers
 from tests.support.trees import diff, snapshot
 
@@ -21,6 +24,7 @@ LayersFactory = Callable[..., Layers]
 FORMS = ("device", "xattr", "wh")
 POSITIONS = ("upper", "top", "middle", "lowest")
 NAMES = ("file", "dir", "symlink")
+P = "trusted.overlay."
 PREFIXES = {"trusted": "trusted.overlay.", "user": "user.overlay."}
 
 
@@ -194,3 +198,31 @@ def test_an_empty_file_that_is_no_whiteout(make_layers: LayersFactory, subject: 
     with subject.mount(layers) as mnt:
         assert sorted(os.listdir(mnt / "d")) == ["below", "empty", "full", "symlink"]
         assert "trusted.overlay.opaque" not in os.listxattr(layers.top / "d")
+
+
+@pytest.mark.parametrize("scratch", ["xfs"], indirect=True)
+@pytest.mark.parametrize("mark", ["opaque", "redirect", "origin", "impure", "protattr", "nlink", "whiteout", "unknown"])
+def test_marks_of_enormous_size(mark: str, make_layers: LayersFactory, subject: Driver) -> None:
+    """64 KiB, the most an xattr can have: the answers are the kernel's."""
+
+    def fill(layers: Layers, b: Builder) -> None:
+        for number, layer in enumerate((b.upper, b.lower(0), b.lower(1))):
+            layer.file(f"in{number}/file", b"data")
+            layer.xattr(f"in{number}", P + mark, b"/" + b"x" * 65535)
+            layer.xattr(f"in{number}/file", P + mark, b"y" * 65536)
+        b.lower(1).file("in0/below", b"below")
+        b.lower(1).file("in1/below", b"below")
+
+    def steps(a: Actor) -> None:
+        for number in range(3):
+            a(ops.ls, f"in{number}")
+            a(ops.xattrs, f"in{number}")
+            a(ops.read, f"in{number}/file")
+            a(ops.xattrs, f"in{number}/file")
+            a(os.chmod, f"in{number}/file", 0o600)
+            a(ops.create, f"in{number}/new", b"new")
+            a(ops.ls, f"in{number}")
+        a(ops.ls)
+
+    ours, theirs = both(make_layers, subject, fill, steps, lowers=2)
+    assert ours == theirs

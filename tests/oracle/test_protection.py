@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.oracle import ops
 from tests.oracle.actor import Actor
 from tests.oracle.case import Builder, Steps
 from tests.oracle.pair import LayersFactory, both, chattr, unprotected
-from tests.support.mounts import Driver, Layers
+from tests.support.mounts import Driver, Kernel, Layers, Unionfs
 
 
 @pytest.fixture(autouse=True)
@@ -154,3 +155,31 @@ def test_flags_are_set_and_shown(make_layers: LayersFactory, subject: Driver) ->
     ours, kernel = both(make_layers, subject, fill, set_flags)
     assert ours == kernel
     assert ours[0].endswith("= (0, b'')")
+
+
+@pytest.mark.parametrize("first", [Kernel(), Unionfs()], ids=["by the kernel", "by ours"])
+@pytest.mark.parametrize("second", [Kernel(), Unionfs()], ids=["read by the kernel", "read by ours"])
+def test_protections_of_what_is_on_the_upper_layer_alone(first: Driver, second: Driver, layers: Layers) -> None:
+    """They are kept in a mark, whatever the directory says of itself, and last over a remount."""
+    paths = ("own", "d/own", "d", "d/sub")
+    with first.mount(layers) as mnt:
+        (mnt / "d/sub").mkdir(parents=True)
+        (mnt / "own").write_bytes(b"data")
+        (mnt / "d/own").write_bytes(b"data")
+        chattr("+i", *(mnt / path for path in reversed(paths)))
+    with second.mount(layers) as mnt:
+        assert "i" in subprocess.check_output(["lsattr", mnt / "own"], text=True).split()[0]
+        for call in (
+            lambda: (mnt / "own").write_bytes(b""),
+            lambda: (mnt / "d/own").chmod(0o600),
+            lambda: (mnt / "own").unlink(),
+            lambda: (mnt / "d/new").write_bytes(b""),
+            lambda: (mnt / "d/sub").rmdir(),
+            lambda: (mnt / "d").rename(mnt / "e"),
+        ):
+            with pytest.raises(PermissionError):
+                call()
+        chattr("-i", *(mnt / path for path in paths))
+        (mnt / "own").unlink()
+    with first.mount(layers) as mnt:
+        subprocess.run(["rm", "-r", mnt / "d"], check=True)

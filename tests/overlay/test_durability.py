@@ -13,17 +13,14 @@ import pytest
 from tests.conftest import LayersFactory
 from tests.overlay.conftest import OpenUnion, config_of, opened
 from tests.support import own_process
-from tests.support.disks import attached_loops
+from tests.support.losing_disk import lose_data, losing_disk
 from tests.support.lowers import watch
 from tests.support.mounts import Kernel, Layers, MountFailed
 from tests.support.trees import diff, snapshot
-from unionfs.linux import fs, mount
+from unionfs.linux import mount
 from unionfs.overlay.config import Fsync
 from unionfs.overlay.errors import LayerError
 from unionfs.overlay.union import Union
-
-ROOM = 6 << 20
-"""Bytes that the device under the failing filesystem really has."""
 
 
 def incompat(layers: Layers) -> Path:
@@ -102,37 +99,9 @@ class TestTheMark:
 
 @pytest.fixture
 def failing(scratch: Path) -> Iterator[Layers]:
-    """Layers on a filesystem whose device has less room than it says: what is written there can be lost."""
-    place, disk = scratch / "memory", scratch / "disk"
-    before = attached_loops(scratch)
-    for path in (place, disk):
-        path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", place], check=True)
-    try:
-        with open(place / "image", "wb") as image:
-            image.truncate(64 << 20)
-        # Without a journal it is the file's data alone that are lost, and the filesystem goes on.
-        options = ["-O", "^has_journal", "-E", "lazy_itable_init=1"]
-        subprocess.run(["mkfs.ext4", "-q", "-F", *options, place / "image"], check=True, capture_output=True)
-        subprocess.run(["mount", "-t", "ext4", "-o", "loop", place / "image", disk], check=True)
-        try:
-            yield Layers.create(disk / "union")
-        finally:
-            subprocess.run(["umount", disk], check=True)
-    finally:
-        subprocess.run(["umount", place], check=True)
-    assert attached_loops(scratch) == before
-
-
-def lose_data(path: Path) -> None:
-    """Write more than the device can hold, and have the filesystem find that out, which tells only this descriptor."""
-    fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o644)
-    try:
-        os.write(fd, os.urandom(2 * ROOM))
-        with pytest.raises(OSError, match="Errno"):
-            fs.write_out(fd)
-    finally:
-        os.close(fd)
+    """Layers on a filesystem that can lose what is written."""
+    with losing_disk(scratch) as disk:
+        yield Layers.create(disk / "union")
 
 
 @pytest.fixture(params=["watched", "by file"])

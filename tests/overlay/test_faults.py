@@ -251,6 +251,22 @@ def test_every_call_may_fail(what: str, indexed: bool, make_layers: LayersFactor
     assert number > 1, "nothing could fail"
 
 
+@pytest.mark.parametrize("what", [what for what in CHANGES if what.startswith("rename")])
+def test_every_call_may_fail_without_rename_whiteout(
+    what: str, make_layers: LayersFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some filesystems can only rename."""
+    real = at.rename
+
+    def plain(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int = 0) -> None:
+        if flags & at.RENAME_WHITEOUT:
+            raise OSError(errno.EINVAL, "no such flag")
+        real(old_fd, old, new_fd, new, flags)
+
+    monkeypatch.setattr(at, "rename", plain)
+    test_every_call_may_fail(what, False, make_layers, monkeypatch)
+
+
 def fails_at(
     number: int, change: Callable[[Union], object], union: Union, layers: Layers, before: View, after: View,
     monkeypatch: pytest.MonkeyPatch,

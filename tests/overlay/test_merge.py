@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 import pytest
 from hypothesis import settings
@@ -47,7 +48,6 @@ class IndexMachine(RuleBasedStateMachine):
         for name in names:
             self.index.add_scanned(name, REGULAR, 1, ())
             self.present[name] = REGULAR
-        self.index.end_scan()
 
     @rule(name=NAMES, kind=st.sampled_from([REGULAR, DIRECTORY]))
     def put(self, name: bytes, kind: int) -> None:
@@ -78,9 +78,17 @@ class IndexMachine(RuleBasedStateMachine):
     @invariant()
     def is_what_it_should_be(self) -> None:
         assert {name: entry.kind for name, entry in self.index.names.items()} == self.present
-        assert [name for name, _ in self.index.after(0)] == [self.index.order[key] for key in self.index.order]
-        assert len(self.index.order) == len(self.present)
-        assert all(2 < cookie < 1 << 31 for cookie in self.index.order)
+        listed = list(self.index.after(0))
+        assert {name for name, _ in listed} == self.present.keys()
+        assert len(listed) == len(self.present)
+        cookies = [entry.cookie for _, entry in listed]
+        assert cookies == sorted(set(cookies))
+        assert all(2 < cookie < 1 << 31 for cookie in cookies)
+        for name, entry in listed:
+            assert [other for other, _ in self.index.after(entry.cookie)] == [
+                other for other, found in listed if found.cookie > entry.cookie
+            ]
+            assert self.index.names[name] is entry
 
     def teardown(self) -> None:
         for listing in self.listings:
@@ -97,12 +105,25 @@ def test_a_listing_ends_however_many_names_are_made() -> None:
     index = MergedIndex()
     for number in range(10):
         index.add_scanned(b"%d" % number, REGULAR, 1, ())
-    index.end_scan()
     position, seen = 2, 0
     while rest := list(index.after(position))[:1]:
         position, seen = rest[0][1].cookie, seen + 1
         index.put(b"new%d" % seen, REGULAR, 1, ())
     assert seen == 10
+
+
+def test_a_directory_that_is_emptied_name_by_name_is_not_searched_anew_each_time() -> None:
+    """As a program does that takes the first name, removes it, and begins again."""
+    index = MergedIndex()
+    for number in range(20_000):
+        index.add_scanned(b"%d" % number, REGULAR, 1, ())
+    began = time.monotonic()
+    for number in range(20_000):
+        name, _ = next(index.after(0))
+        assert name == b"%d" % number
+        index.discard(name)
+    assert list(index.after(0)) == []
+    assert time.monotonic() - began < 5
 
 
 def test_positions_run_out_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

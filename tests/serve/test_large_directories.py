@@ -76,7 +76,7 @@ NAMES = 60_000
 
 @pytest.mark.parametrize("scratch", ["tmpfs"], indirect=True)
 def test_others_are_answered_meanwhile(layers: Layers, scratch: Path) -> None:
-    """While a merged directory of very many names is read, lookups elsewhere go on."""
+    """While a merged directory of very many names is read, lookups elsewhere are answered."""
     for place in (layers.lowers[0], layers.top):
         (place / "d").mkdir()
     for number in range(NAMES):
@@ -90,5 +90,6 @@ def test_others_are_answered_meanwhile(layers: Layers, scratch: Path) -> None:
         while not connection.is_answered(listing):
             connection.lookup(f"other{answered % 50}")
             answered += 1
-        assert answered > 5
+        # Between any two slices; if all names were read at once, it would be one or two. No time is measured: machines are busy.
+        assert answered >= NAMES // scan.SLICE // 3
         assert connection.wait(listing).error == 0

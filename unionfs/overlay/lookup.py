@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from unionfs.linux import stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import dirindex, links, marks, merge, metacopy, protect, redirect
+from unionfs.overlay import dirindex, links, marks, merge, metacopy, redirect
 from unionfs.overlay.merge import IndexEntry
 from unionfs.overlay.metacopy import Data
-from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.node import UNKNOWN, DirNode, Node
 from unionfs.overlay.realdir import RealDir
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
             adopt_name(known, parent, name)
             return known
     node = Node(kind, union.inodes.number(real.layer, here.ino), parent, name, real, upper)
+    node.protected = UNKNOWN if upper else 0
     if upper and parent.upper_dir.marks().impure:
         _recall_origin(union, node, here)
     if found.data is not None:
@@ -201,6 +202,7 @@ def _directory(union: Union, parent: DirNode, name: bytes, found: Found) -> DirN
     else:
         ino = union.inodes.number(reals[0].layer, found.stat.ino)
     node = DirNode(ino, parent, name, reals, upper)
+    node.protected = UNKNOWN if upper else 0
     if upper and parent.upper_dir.marks().impure:
         _recall_origin(union, node, found.stat)
     union.inodes.enroll(node)
@@ -219,6 +221,7 @@ def instantiate_unnamed(union: Union, fd: int, here: Stat) -> Node:
         return known
     node = Node(here.mode & 0o170000, union.inodes.number(union.upper, here.ino), None, b"", None, True)
     node.fd = fd
+    node.protected = UNKNOWN
     _recall_origin(union, node, here)
     union.inodes.note_link(node, here.ino)
     union.inodes.enroll(node)
@@ -226,7 +229,7 @@ def instantiate_unnamed(union: Union, fd: int, here: Stat) -> Node:
 
 
 def _recall_origin(union: Union, node: Node, found: Stat) -> None:
-    """What the marks of a copied-up object say of the lower one it was: its number, other names, what it was protected from."""
+    """What the marks of a copied-up object say: the number of the lower one it was, its other names, what it is protected from."""
     here = node.at()
     names = xattr.names(*here)
     if union.prefix + "origin" in names and not (isinstance(node, DirNode) and node.is_merged):
@@ -234,8 +237,8 @@ def _recall_origin(union: Union, node: Node, found: Stat) -> None:
         node.ino = node.ino if ino is None else ino
         if union.origins is not None and not node.is_dir:
             links.adopt_upper(union, union.origins, node, found)
-    if union.prefix + "protattr" in names:
-        node.protected = protect.decode(xattr.find(*here, union.prefix + "protattr"))
+    if union.prefix + "protattr" not in names:
+        node.protected = 0
 
 
 def adopt_name(node: Node, parent: DirNode, name: bytes) -> None:

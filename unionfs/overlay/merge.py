@@ -12,12 +12,13 @@ import os
 import stat as modes
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from sortedcontainers import SortedDict
 
-from unionfs.linux import stat
+from unionfs.linux import stat, xattr
 from unionfs.overlay import marks
 from unionfs.overlay.errors import ScanNeeded
 from unionfs.overlay.node import DirNode
@@ -53,17 +54,23 @@ class IndexEntry(NamedTuple):
 
 
 class MergedIndex:
-    """All names of one directory."""
+    """All names of one directory.
 
-    __slots__ = ("_highest", "_listed", "_lowest", "names", "order")
+    names: what each stands for.  Those that the scan found are also in a list, by their cookies, None for one that has gone;
+    those that came later are in order of theirs.
+    """
+
+    __slots__ = ("_first", "_listed", "_lowest", "_made", "_scanned", "names")
 
     #: All names are in it.
     ready: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.names: dict[bytes, IndexEntry] = {}
-        self.order: SortedDict[int, bytes] = SortedDict()
-        self._highest = self._lowest = _MIDDLE
+        self._scanned: list[bytes | None] = []
+        self._made: SortedDict[int, bytes] | None = None
+        self._lowest = _MIDDLE
+        self._first = 0
         self._listed = 0.0
 
     def is_listed(self) -> bool:
@@ -71,13 +78,9 @@ class MergedIndex:
         return time.monotonic() - self._listed < _LISTING_SECONDS
 
     def add_scanned(self, name: bytes, kind: int, ino: int, reals: tuple[RealDir, ...]) -> None:
-        """Add a name found by the scan, behind those found before; `end_scan` puts all of them in order at once."""
-        cookie = self._highest = self._highest + 1
-        self.names[name] = _new(IndexEntry, (cookie, kind, ino, reals))
-
-    def end_scan(self) -> None:
-        """The scan is over: from now on names can be listed and changed."""
-        self.order = SortedDict((entry[0], name) for name, entry in self.names.items())
+        """Add a name found by the scan, behind those found before."""
+        self.names[name] = _new(IndexEntry, (_MIDDLE + len(self._scanned), kind, ino, reals))
+        self._scanned.append(name)
 
     def put(self, name: bytes, kind: int, ino: int, reals: tuple[RealDir, ...]) -> None:
         """Add a name, or change what it stands for; a name that is there keeps its cookie."""
@@ -87,22 +90,37 @@ class MergedIndex:
             return
         if self._lowest == _LOWEST:
             raise OSError(errno.ENOSPC, "a billion names were made here since the directory was first listed")
+        if self._made is None:
+            self._made = SortedDict()
         self._lowest -= 1
         self.names[name] = IndexEntry(self._lowest, kind, ino, reals)
-        self.order[self._lowest] = name
+        self._made[self._lowest] = name
 
     def discard(self, name: bytes) -> None:
         entry = self.names.pop(name, None)
-        if entry is not None:
-            del self.order[entry.cookie]
+        if entry is None:
+            return
+        if entry.cookie >= _MIDDLE:
+            self._scanned[entry.cookie - _MIDDLE] = None
+        else:
+            assert self._made is not None
+            del self._made[entry.cookie]
 
     def after(self, cookie: int) -> Iterator[tuple[bytes, IndexEntry]]:
         """The names behind `cookie` in order."""
-        names, order = self.names, self.order
+        names, made, scanned = self.names, self._made, self._scanned
         self._listed = time.monotonic()
-        for key in order.irange(minimum=cookie + 1):
-            name = order[key]
-            yield name, names[name]
+        if made and cookie < _MIDDLE:
+            for key in made.irange(minimum=cookie + 1):
+                name = made[key]
+                yield name, names[name]
+        # Who empties a directory from its start finds the gap there only once.
+        while self._first < len(scanned) and scanned[self._first] is None:
+            self._first += 1
+        for place in range(max(self._first, cookie - _MIDDLE + 1), len(scanned)):
+            there = scanned[place]
+            if there is not None:
+                yield there, names[there]
 
 
 class PartialIndex(MergedIndex):
@@ -173,8 +191,20 @@ def build(union: Union, node: DirNode) -> MergedIndex:
             if max(len(closed), len(index.names)) > INLINE_NAMES or next(entries, None) is not None:
                 raise ScanNeeded(node, shows_something=bool(index.names))
         layer.end()
-    index.end_scan()
+    _settle_purity(union, node, index)
     return index
+
+
+def _settle_purity(union: Union, node: DirNode, index: MergedIndex) -> None:
+    """Take the impure mark off an upper directory with nothing left in it that came from below (ovl_cache_get_impure)."""
+    if not node.upper or node.is_merged or union.read_only or not node.upper_dir.marks().impure:
+        return
+    upper = node.upper_dir
+    telling = {union.prefix + mark for mark in ("origin", "metacopy", "redirect")}
+    with suppress(OSError):
+        if all(telling.isdisjoint(xattr.names(upper.fd(), name)) for name in index.names):
+            xattr.remove(upper.fd(), b"", union.prefix + "impure")
+            upper.note_pure()
 
 
 class LayerScan:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from unionfs.overlay.origins import Links
     from unionfs.overlay.realdir import RealDir
 
+#: What is kept of an upper object's protections has not been read yet.
+UNKNOWN: Final = -1
 #: So many system calls a directory's lookups may take before an index is thought of.
 FEW_PROBES: Final = 16
 
@@ -34,7 +36,7 @@ class Node:
     data: where its data are, if not in that object.
     links: what it has if it stands for all names of a lower inode (index=on); its place is then none of its names', but that
     of the lower object or the index entry.
-    protected: statx(2) bits of immutable and append-only kept for it on the upper layer.
+    protected: statx(2) bits of immutable and append-only kept for it on the upper layer, or UNKNOWN (see `protect`).
     attachment: whatever the server keeps with a node (open files, backing file).
     former_ids: nodeids it had before it was split (`Inodes.split`), by which the kernel still knows it.
     """

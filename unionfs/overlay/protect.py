@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.node import UNKNOWN, DirNode, Node
 
 if TYPE_CHECKING:
     from unionfs.overlay.union import Union
@@ -48,9 +48,16 @@ def real_flags(node: Node, found: Stat) -> int:
     return found.attributes & (IMMUTABLE | APPEND) if node.upper or node.layer().has_flags else 0
 
 
+def kept_flags(node: Node) -> int:
+    """The flags that are kept for an upper object, read when they first matter; none of a lower one."""
+    if node.protected == UNKNOWN:
+        node.protected = decode(xattr.find(*node.at(), node.layer().prefix + "protattr"))
+    return node.protected
+
+
 def flags_of(node: Node) -> int:
     """The flags in force, but for those that the upper filesystem itself enforces."""
-    return node.protected if node.upper else real_flags(node, stat.stat(*node.at()))
+    return kept_flags(node) if node.upper else real_flags(node, stat.stat(*node.at()))
 
 
 def check_change(node: Node) -> Stat | None:
@@ -59,7 +66,7 @@ def check_change(node: Node) -> Stat | None:
     The stat of a lower object, which a copy-up can go on with; None for an upper one.
     """
     found = None if node.upper else stat.stat(*node.at())
-    if node.protected if found is None else real_flags(node, found):
+    if kept_flags(node) if found is None else real_flags(node, found):
         raise OSError(errno.EPERM, "immutable or append-only")
     return found
 
@@ -69,7 +76,7 @@ def check_open(node: Node, *, appending: bool) -> None:
 
     The upper layer's own flags count here too: a passthrough open is made without the kernel's check of them.
     """
-    flags = node.protected | real_flags(node, stat.stat(*node.at()))
+    flags = kept_flags(node) | real_flags(node, stat.stat(*node.at()))
     if flags & IMMUTABLE or (flags & APPEND and not appending):
         raise OSError(errno.EPERM, "immutable or append-only")
 
@@ -82,7 +89,7 @@ def check_entry(parent: DirNode, *, adding: bool) -> None:
 
 def write(union: Union, node: Node, flags: int) -> None:
     """Keep `flags` for an object on the upper layer."""
-    if flags == node.protected:
+    if flags == kept_flags(node):
         return
     if flags:
         xattr.write(*node.at(), union.prefix + "protattr", encode(flags))

@@ -156,6 +156,10 @@ class RealDir:
         """The directory got an origin."""
         self._marks = self.marks()._replace(origin=True)
 
+    def note_pure(self) -> None:
+        """The directory lost the impure mark."""
+        self._marks = self.marks()._replace(impure=False)
+
     def note_opaque(self) -> None:
         """The directory got the opaque mark."""
         self._marks = self.marks()._replace(opaque=True)

@@ -180,8 +180,7 @@ def _rename_upper(union: Union, source: Side, destination: Side, over_whiteout: 
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        at.rename(old.fd(), source.name, new.fd(), destination.name)
-        staging.whiteout(source.parent, source.name)
+        staging.move_and_hide(old, source.name, new, destination.name)
 
 
 def _has_lower_part(node: DirNode) -> bool:

@@ -73,7 +73,6 @@ class Scan:
     def finish(self) -> None:
         """All names are read: from now on the index is the directory's, unless that is gone."""
         union, node, index = self._union, self._node, self._index
-        index.end_scan()
         if node.index is not self._partial or union.inodes.by_id.get(node.nodeid) is not node:
             return
         for name in self._partial.touched:

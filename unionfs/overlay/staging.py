@@ -102,6 +102,29 @@ class Staging:
         if is_dir:
             self.discard(staged)
 
+    def move_and_hide(self, old: RealDir, name: bytes, new: RealDir, target: bytes) -> None:
+        """RENAME_WHITEOUT where the filesystem has none: two steps, the first of which can be undone.
+
+        A crash between them leaves the object under its new name, and under the old one what lies below or was replaced: nothing
+        is lost.
+        """
+        there = stat.find(new.fd(), target)
+        is_dir = there is not None and there.mode & 0o170000 == modes.S_IFDIR
+        flags = 0 if there is None else at.RENAME_EXCHANGE
+        staged = self._staged_whiteout()
+        try:
+            at.rename(old.fd(), name, new.fd(), target, flags)
+            try:
+                self.publish(staged, old, name, at.RENAME_EXCHANGE if is_dir else 0)
+            except OSError:
+                at.rename(new.fd(), target, old.fd(), name, flags)
+                raise
+        except OSError:
+            self.discard(staged)
+            raise
+        if is_dir:
+            self.discard(staged)
+
     def take_away(self, parent: RealDir, name: bytes, is_dir: bool) -> None:
         """Remove an upper object that hides nothing; a directory may still hold whiteouts."""
         if not is_dir:

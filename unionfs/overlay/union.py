@@ -21,7 +21,7 @@ from unionfs.overlay.exports import Exports
 from unionfs.overlay.inodes import Former, Inodes
 from unionfs.overlay.layer import Layer
 from unionfs.overlay.locks import lock_directory, mounted_overlays, warn_of_users
-from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.node import UNKNOWN, DirNode, Node
 from unionfs.overlay.origins import OriginIndex
 from unionfs.overlay.realdir import DescriptorCache, RealDir
 from unionfs.overlay.staging import WORK, Staging, prepare_work
@@ -177,6 +177,7 @@ class Union:
         root = DirNode(
             self.inodes.number(lower.layer, lower.layer.ino), None, b"", tuple(reals), self.upper is not None
         )
+        root.protected = UNKNOWN if root.upper else 0
         self.inodes.enroll(root)
         root.lookups = 1
         return root

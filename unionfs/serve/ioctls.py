@@ -74,4 +74,5 @@ class Ioctls:
 
 
 def _shown(node: Node, flags: int, bits: _Bits) -> int:
-    return flags | sum(flag for bit, flag in bits if node.protected & bit and not flags & flag)
+    kept = protect.kept_flags(node)
+    return flags | sum(flag for bit, flag in bits if kept & bit and not flags & flag)
