@@ -229,7 +229,7 @@ def instantiate_unnamed(union: Union, fd: int, here: Stat) -> Node:
 
 
 def _recall_origin(union: Union, node: Node, found: Stat) -> None:
-    """What the marks of a copied-up object say: the number of the lower one it was, its other names, what it is protected from."""
+    """What the marks of a copied-up object say: the number of the lower one it was, its other names, what protects it."""
     here = node.at()
     names = xattr.names(*here)
     if union.prefix + "origin" in names and not (isinstance(node, DirNode) and node.is_merged):

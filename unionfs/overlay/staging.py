@@ -111,7 +111,7 @@ class Staging:
         there = stat.find(new.fd(), target)
         is_dir = there is not None and there.mode & 0o170000 == modes.S_IFDIR
         flags = 0 if there is None else at.RENAME_EXCHANGE
-        staged = self._staged_whiteout()
+        staged = self.staged_whiteout()
         try:
             at.rename(old.fd(), name, new.fd(), target, flags)
             try:
