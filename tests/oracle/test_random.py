@@ -7,6 +7,7 @@ the operations are taken away one by one as long as it still differs, and what i
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import random
@@ -33,8 +34,8 @@ PATHS = [
     *(f"{one}/a/{two}" for one, two in itertools.product(NAMES[:2], NAMES[:2])),
 ]
 
-SECONDS = float(os.environ.get("UNIONFS_ORACLE_RANDOM_SECONDS", "25"))
-"""How long each of the two tests goes on drawing; twice this is the share of the suite."""
+SECONDS = float(os.environ.get("UNIONFS_ORACLE_RANDOM_SECONDS", "15"))
+"""How long each of the four tests goes on drawing; four times this is the share of the suite."""
 
 SHRINK_SECONDS = 60.0
 
@@ -215,8 +216,11 @@ def fill(layer: LayerBuilder, rng: random.Random, below: dict[str, str]) -> dict
     return made
 
 
-def sequence(seed: int, length: int, left_out: frozenset[int] = frozenset()) -> Case:
-    """The case of a seed: layers, then `length` operations but for those with the numbers in `left_out`."""
+def sequence(seed: int, length: int, left_out: frozenset[int] = frozenset(), dated: bool = False) -> Case:
+    """The case of a seed: layers, then `length` operations but for those with the numbers in `left_out`.
+
+    `dated`: what is opened gets fixed times, because the kernel's metacopy takes an open for writing for a change.
+    """
     rng = random.Random(seed)
     layer_seeds = [rng.random() for _ in range(3)]
     chosen = [operation for number, operation in enumerate([draw(rng) for _ in range(length)]) if number not in left_out]
@@ -229,7 +233,10 @@ def sequence(seed: int, length: int, left_out: frozenset[int] = frozenset()) -> 
         def steps(a: Actor) -> None:
             fds: list[Fd] = []
             for operation in chosen:
+                known = len(fds)
                 operation(a, fds)
+                if dated and len(fds) > known and fcntl.fcntl(fds[-1], fcntl.F_GETFL) & os.O_ACCMODE:
+                    a(os.utime, fds[-1], ns=(1, 2))
 
         return steps
 
@@ -239,19 +246,23 @@ def sequence(seed: int, length: int, left_out: frozenset[int] = frozenset()) -> 
 class Runner:
     """Runs sequences on both implementations, many to a mount."""
 
-    def __init__(self, base: Path, subject: Driver) -> None:
-        self.base, self.subject, self.count = base, subject, 0
+    def __init__(self, base: Path, subject: Driver, options: dict[str, str | None]) -> None:
+        self.base, self.subject, self.options, self.count = base, subject, options, 0
 
     def findings(self, cases: dict[str, Case]) -> tuple[Findings, dict[str, list[Step]]]:
         """The differences of each named case, and the oracle's steps."""
         self.count += 1
-        suite = Suite("random", lowers=2, cases=cases)
+        suite = Suite("random", lowers=2, options=self.options, cases=cases)
         place = self.base / f"round{self.count}"
         place.mkdir()
         found, steps = compare(suite, list(cases), place, self.subject, Kernel())
         assert_nothing_left(place)
         shutil.rmtree(place)
         return found, steps
+
+    def sequence(self, seed: int, length: int, left_out: frozenset[int] = frozenset()) -> Case:
+        """The case of a seed under this runner's options."""
+        return sequence(seed, length, left_out, dated="metacopy" in self.options)
 
     def shrink(self, seed: int, length: int) -> str:
         """Leaves out operations of a sequence that differs while it still does; the steps that are left and their findings."""
@@ -269,19 +280,20 @@ class Runner:
 
     def _of(self, seed: int, length: int, left_out: frozenset[int]) -> tuple[list[Finding], list[Step]]:
         name = f"s{seed}"
-        found, steps = self.findings({name: sequence(seed, length, left_out)})
+        found, steps = self.findings({name: self.sequence(seed, length, left_out)})
         return [*found[name], *found[WHOLE]], steps.get(name, [])
 
 
+@pytest.mark.parametrize("options", [{}, {"metacopy": "on"}], ids=["default", "metacopy"])
 @pytest.mark.parametrize("length", [25, 120])
-def test_random_operations(length: int, subject: Driver, scratch: Path) -> None:
+def test_random_operations(length: int, options: dict[str, str | None], subject: Driver, scratch: Path) -> None:
     given = os.environ.get("UNIONFS_ORACLE_SEED")
     first = int(given) if given else random.SystemRandom().randrange(1 << 40)
     print(f"UNIONFS_ORACLE_SEED={first} repeats this run")
-    runner = Runner(scratch, subject)
+    runner = Runner(scratch, subject, options)
     deadline = time.monotonic() + SECONDS
     for start in itertools.count(first, SEQUENCES):
-        found, _ = runner.findings({f"s{seed}": sequence(seed, length) for seed in range(start, start + SEQUENCES)})
+        found, _ = runner.findings({f"s{seed}": runner.sequence(seed, length) for seed in range(start, start + SEQUENCES)})
         different = [int(name[1:]) for name, findings in found.items() if findings and name != WHOLE]
         if different:
             pytest.fail(f"UNIONFS_ORACLE_SEED={different[0]}, length {length}: {runner.shrink(different[0], length)}")

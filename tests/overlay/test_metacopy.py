@@ -190,6 +190,15 @@ def test_a_file_without_a_name_is_copied_whole(layers: Layers, open_union: OpenU
     assert read(node) == DATA
 
 
+def test_the_data_follow_a_file_without_a_name(layers: Layers, union: Union, node: Node) -> None:
+    """It lost its name while its data were below, and is opened again through /proc."""
+    remove.unlink(union, union.root, b"file")
+    assert read(node) == DATA
+    files.prepare_open(union, node, os.O_RDWR, False)
+    assert node.data_upper
+    assert read(node) == DATA
+
+
 def test_nobody_sees_the_mark(union: Union, node: Node) -> None:
     rename.rename(union, union.root, b"file", union.root, b"moved", 0)
     assert xattrs.names(union, node, trusted=True) == []
