@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from unionfs.linux import at, stat, xattr
 from unionfs.linux.stat import Stat
 from unionfs.overlay import marks, protect
+from unionfs.overlay.config import Fsync
 from unionfs.overlay.impure import set_impure
 from unionfs.overlay.metacopy import Below, Data
 from unionfs.overlay.node import DirNode, Node
@@ -113,6 +114,8 @@ def publish(union: Union, node: Node, staged: tuple[int, bytes]) -> None:
     origins.write_extra(links, entry.nlink)
     _move_to_entry(union, origins, node, entry)
     union.changed.append(node)
+    if union.config.fsync is Fsync.STRICT:
+        union.sync_directory(origins.dir)
     if node.parent is not None:
         link_up(union, node, node.parent, node.name)
 
@@ -138,6 +141,8 @@ def link_up(union: Union, node: Node, parent: DirNode, name: bytes) -> None:
     with contextlib.suppress(OSError):
         at.utimens(upper.fd(), b"", (before.atime, before.atime_nsec), (before.mtime, before.mtime_nsec))
     origins.write_extra(links, count + 1)
+    if union.config.fsync is Fsync.STRICT:
+        union.sync_directory(upper)
 
 
 def note_count(union: Union, node: Node) -> Stat:
