@@ -49,6 +49,9 @@ INTENDED: list[Intended] = [
 
 UNTOUCHED = "a rename that fails with ENOTEMPTY changes nothing; the kernel has copied both directories up and marked one"
 
+NAMELESS = "a lower file that was opened read-only and has lost its name can be changed; the kernel refuses that (test_own)"
+"""This, and UNTOUCHED, is why random scripts (union_worker) leave calls out."""
+
 TRACES_OF_A_FAILED_RENAME: dict[tuple[str, str], str] = {
     ("rename-plain", "upper-dir-to-lower-full-dir"): UNTOUCHED,
     ("rename-plain", "merged-dir-to-upper-full-dir"): UNTOUCHED,

@@ -1,0 +1,31 @@
+"""Regressions: which scripts of the machine once came out otherwise?
+
+Each is as test_union_machine printed it when it was found, with a name that says what went wrong.
+"""
+
+from __future__ import annotations
+
+from tests.oracle.union_script import Call, Entry, Script
+
+REGRESSIONS: list[Script] = [
+    Script(
+        name="a-moved-directory-is-continued-by-the-other",
+        lowers=2,
+        options={"redirect_dir": "on"},
+        layers=(
+            Entry("lower1", "dir", "a", (0o755, 0)),
+            Entry("lower1", "file", "a/b", (b"B" * 5000, 0o644, 0)),
+            Entry("lower0", "dir", "a", (0o700, 0)),
+            Entry("lower0", "whiteout", "a/c"),
+        ),
+        before=(Call("rename", ("a", "b", "")),),
+        steps=(
+            Call("rename", ("b", "c", "")),
+            Call("cross", ({"redirect_dir": "on"},)),
+            Call("write", ("c/b", b"x", "O_WRONLY")),
+            Call("rename", ("c", "a", "")),
+            Call("remount", ({"redirect_dir": "on"},)),
+            Call("read", ("a/b",)),
+        ),
+    ),
+]
