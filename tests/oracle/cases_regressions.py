@@ -28,4 +28,11 @@ REGRESSIONS: list[Script] = [
             Call("read", ("a/b",)),
         ),
     ),
+    Script(
+        name="a-new-directory-is-opaque-with-xino",
+        lowers=1,
+        options={"redirect_dir": "off", "xino": "on"},
+        layers=(Entry("lower0", "dir", "b", (0o755, 0)),),
+        steps=(Call("mkdir", ("b/b", 0o700)),),
+    ),
 ]

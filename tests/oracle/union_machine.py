@@ -169,7 +169,7 @@ class UnionMachine(RuleBasedStateMachine):
         for lane, findings in sorted(self._run.findings.items(), reverse=True):
             if findings:
                 kept = self._scripts[max(lane, 0)]
-                script = Script(
+                script = Script(  # to be kept: what was done until now
                     "all lanes" if lane == WHOLE else f"lane {lane}", kept.lowers, kept.options, kept.ours, kept.layers,
                     tuple(self._before[max(lane, 0)]), tuple(self._steps[max(lane, 0)]),
                 )  # fmt: skip

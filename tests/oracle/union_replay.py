@@ -16,17 +16,22 @@ from tests.support.mounts import Driver, LeftBehind, MountFailed
 AT_ONCE = 24
 """Scripts that share a mount."""
 
+ON_THE_WAY = ("step", "look", "st_ino")
+"""Where findings lie that are made while steps are done."""
+
 OF_THE_MOUNT = ("mount", "work", "run")
 """Where findings lie of which can't be said, when several scripts share a mount, whose they are."""
 
 
 @dataclass
 class Replay:
-    """Runs scripts of one kind of mount, in step; steps are counted."""
+    """Runs scripts of one kind of mount, in step."""
 
     base: Path
     subject: Driver
-    steps: int = 0
+    to_the_end: bool = True
+    """Whether the uppers are compared, and mounted crosswise, when all steps are done."""
+
     places: Iterator[int] = field(default_factory=itertools.count)
 
     def findings(self, scripts: Sequence[Script]) -> list[list[Finding]]:
@@ -45,7 +50,6 @@ class Replay:
         except LeftBehind as left:
             run.findings[WHOLE].append(Finding("run", "unmount", str(left), ""))
         finally:
-            self.steps += run.steps
             run.close()
         whole = run.findings[WHOLE] if len(scripts) == 1 else []
         return [[*run.findings[number], *whole] for number in range(len(scripts))]
@@ -68,7 +72,8 @@ class Replay:
                 run.act({number: call for number, call in now.items() if call.name != "look"})
             for number in now:
                 del left[number][0]
-        run.finish()
+        if self.to_the_end:
+            run.finish()
 
     def _remount(self, run: UnionRun, waiting: dict[int, Call]) -> dict[int, Call]:
         """Does the first remount that is waited for; who waited for it."""
@@ -92,6 +97,8 @@ class Shrinker:
             return best, found
         if all(finding.where in OF_THE_MOUNT for finding in found):
             self._at_once = 1
+        if found[0].where in ON_THE_WAY:
+            self._replay.to_the_end = False
         size = 0
         while found and size != _size(best) and self._in_time():
             size = _size(best)
