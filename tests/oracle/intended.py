@@ -52,6 +52,12 @@ UNTOUCHED = "a rename that fails with ENOTEMPTY changes nothing; the kernel has 
 NAMELESS = "a lower file that was opened read-only and has lost its name can be changed; the kernel refuses that (test_own)"
 """This, and UNTOUCHED, is why random scripts (union_worker) leave calls out."""
 
+UNREACHABLE = (
+    "a name that can't be looked up (a redirect that is not followed) is listed, as what is there; the kernel leaves it out "
+    "where it looks names up for their inode numbers"
+)
+"""Why random scripts leave such names out of what they compare."""
+
 TRACES_OF_A_FAILED_RENAME: dict[tuple[str, str], str] = {
     ("rename-plain", "upper-dir-to-lower-full-dir"): UNTOUCHED,
     ("rename-plain", "merged-dir-to-upper-full-dir"): UNTOUCHED,

@@ -34,7 +34,7 @@ PATH_CALLS: dict[str, Callable[..., object]] = {
     "create": ops.create, "mkdir": os.mkdir, "rmdir": os.rmdir, "unlink": os.unlink, "symlink": os.symlink,
     "truncate": os.truncate, "chmod": os.chmod, "chown": ops.lchown, "utime": ops.utime, "lstat": ops.lstat,
     "readlink": os.readlink, "xattrs": ops.xattrs, "setxattr": ops.setxattr, "removexattr": ops.removexattr,
-    "listing": ops.listing, "statfs": ops.statfs,
+    "statfs": ops.statfs,
 }  # fmt: skip
 FD_CALLS: dict[str, Callable[..., object]] = {
     "pread": ops.read_fd, "pwrite": ops.write_fd, "ftruncate": os.ftruncate, "fchmod": os.fchmod, "fchown": os.fchown,
@@ -51,7 +51,7 @@ class State(NamedTuple):
 
 
 class View(NamedTuple):
-    """A whole lane: each name's record, its type an errno where it can't be looked at, and the numbers (st_ino) by name."""
+    """A whole lane: each name's record, and the numbers (st_ino) by name; without names that can't be looked up (UNREACHABLE)."""
 
     tree: dict[str, Record]
     numbers: dict[str, int]
@@ -167,8 +167,25 @@ class Lane:
         finally:
             os.close(fd)
 
+    def listing(self, path: str) -> ops.Listing:
+        """As tests.oracle.ops.listing; what can't be looked up counts as absent (UNREACHABLE)."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            found: list[syscalls.DirectoryEntry] = []
+            while entries := syscalls.getdents(fd):
+                found += entries
+        finally:
+            os.close(fd)
+        shown = [entry for entry in found if self._shows(path, entry.name)]
+        unequal = [entry.name for entry in shown if entry.name != ".." and entry.ino != os.lstat(f"{path}/{entry.name}").st_ino]
+        return ops.Listing(
+            entries=sorted((entry.name, entry.type) for entry in shown),
+            unequal=sorted(unequal),
+            absent=[],
+        )
+
     def _shows(self, directory: str, name: str) -> bool:
-        """The kernel lists needless whiteouts (tests.oracle.test_own)."""
+        """The kernel lists needless whiteouts (tests.oracle.test_own), ours what can't be looked up (UNREACHABLE)."""
         return os.path.lexists(os.path.join(directory, name))
 
     # ------------------------------------------------------------------------------------------------------ by descriptor
@@ -226,10 +243,8 @@ class Lane:
         for path in _walk():
             try:
                 tree[path] = TYPES[stat.S_IFMT(os.lstat(path).st_mode)]
-            except FileNotFoundError:
-                continue
             except OSError:
-                tree[path] = "bad"
+                continue
         slots = {slot: TYPES[stat.S_IFMT(os.fstat(fd).st_mode)] for slot, (fd, _) in self._fds.items()}
         return State(tree, slots)
 
@@ -241,9 +256,10 @@ class Lane:
         for path in [".", *_walk()]:
             try:
                 status = os.lstat(path)
-                record = record_of(path, status, DEFAULT_LEAVE_OUT)
-            except FileNotFoundError:
+            except OSError:
                 continue
+            try:
+                record = record_of(path, status, DEFAULT_LEAVE_OUT)
             except OSError as error:
                 tree[path] = Record(type=errno_name(error))
                 continue
