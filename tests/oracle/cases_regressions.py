@@ -35,4 +35,19 @@ REGRESSIONS: list[Script] = [
         layers=(Entry("lower0", "dir", "b", (0o755, 0)),),
         steps=(Call("mkdir", ("b/b", 0o700)),),
     ),
+    Script(
+        name="a-redirect-that-is-not-followed-in-an-upper-directory",
+        lowers=1,
+        options={"redirect_dir": "on"},
+        layers=(
+            Entry("lower0", "dir", "c", (0o755, 0)),
+            Entry("upper", "dir", "b", (0o2775, 0)),
+        ),
+        steps=(
+            Call("rename", ("c", "b/a", "")),
+            Call("remount", ({"redirect_dir": "nofollow"},)),
+            Call("listing", ("b",)),
+            Call("listing", ("b/a",)),
+        ),
+    ),
 ]

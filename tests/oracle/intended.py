@@ -59,8 +59,8 @@ SEEKING = (
 """Why random scripts seek in no directory once they have begun to list one in steps."""
 
 UNREACHABLE = (
-    "a name that can't be looked up (a redirect that is not followed) is listed, as what is there; the kernel leaves it out "
-    "where it looks names up for their inode numbers"
+    "a name that can't be looked up (a redirect that is not followed) is listed, as what is there; the kernel's listing "
+    "fails with EPERM where it looks names up for their inode numbers, and then leaves it out"
 )
 """Why random scripts leave such names out of what they compare."""
 

@@ -5,11 +5,12 @@ Every answer means the same on both implementations: no descriptors, no inode nu
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from tests.oracle import ops
 from tests.oracle.actor import errno_name
@@ -18,6 +19,9 @@ from tests.oracle.io_worker import Answer
 from tests.oracle.union_script import Call
 from tests.support import syscalls
 from tests.support.trees import DEFAULT_LEAVE_OUT, TYPES, Record, record_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 RENAME_FLAGS = {"": 0, "NOREPLACE": syscalls.RENAME_NOREPLACE, "EXCHANGE": syscalls.RENAME_EXCHANGE}
 FALLOCATE_MODES = {
@@ -156,7 +160,7 @@ class Lane:
         """Whether a listing read on from every position gives what comes behind it."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return ops.ls_from_every_position(fd)
+            return patiently(ops.ls_from_every_position, fd)
         finally:
             os.close(fd)
 
@@ -164,7 +168,7 @@ class Lane:
         """A listing in small pieces."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return [name for name in ops.ls_in_pieces(fd, 64) if self._shows(path, name)]
+            return [name for name in patiently(ops.ls_in_pieces, fd, 64) if self._shows(path, name)]
         finally:
             os.close(fd)
 
@@ -173,7 +177,7 @@ class Lane:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             found: list[syscalls.DirectoryEntry] = []
-            while entries := syscalls.getdents(fd):
+            while entries := patiently(syscalls.getdents, fd):
                 found += entries
         finally:
             os.close(fd)
@@ -225,13 +229,13 @@ class Lane:
             os.close(self._listings.pop(slot)[0])
         self._began_listing = True
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._listings[slot] = fd, [entry.name for entry in syscalls.getdents(fd, 48)]
+        self._listings[slot] = fd, [entry.name for entry in patiently(syscalls.getdents, fd, 48)]
 
     def list_end(self, slot: int, stayed: tuple[str, ...]) -> tuple[list[str], list[str]]:
         """Reads on to the end; of the names that were there all the time those that were not listed, and listed twice."""
         fd, names = self._listings.pop(slot)
         try:
-            while entries := syscalls.getdents(fd, 64):
+            while entries := patiently(syscalls.getdents, fd, 64):
                 names += [entry.name for entry in entries]
         finally:
             os.close(fd)
@@ -297,6 +301,22 @@ class Lane:
         return False
 
 
+def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Makes a call again where it fails with EPERM: the kernel's listing does so once for every name that is UNREACHABLE."""
+    for _ in range(20):
+        try:
+            return call(*args, **kwargs)
+        except OSError as error:
+            if error.errno != errno.EPERM:
+                raise
+    return call(*args, **kwargs)
+
+
+def _names(directory: str) -> list[tuple[str, bool]]:
+    with os.scandir(directory) as entries:
+        return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+
+
 def _is_dir(path: str) -> bool:
     return os.path.isdir(path) and not os.path.islink(path)
 
@@ -308,8 +328,7 @@ def _walk() -> list[str]:
     while pending:
         prefix = pending.pop()
         try:
-            with os.scandir(prefix or ".") as entries:
-                listed = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+            listed = patiently(_names, prefix or ".")
         except OSError:
             continue
         found += [prefix + name for name, _ in listed]
