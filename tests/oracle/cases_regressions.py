@@ -50,4 +50,18 @@ REGRESSIONS: list[Script] = [
             Call("listing", ("b/a",)),
         ),
     ),
+    Script(
+        name="a-hard-link-gets-another-number-in-a-listing-too",
+        lowers=1,
+        options={"redirect_dir": "on"},
+        layers=(
+            Entry("lower0", "file", "a", (b"x", 0o644, 0)),
+            Entry("lower0", "link", "b", ("a",)),
+        ),
+        steps=(
+            Call("look"),
+            Call("truncate", ("b", 70000)),
+            Call("listing", (".",)),
+        ),
+    ),
 ]

@@ -235,6 +235,7 @@ class CopyUp:
             if self._stat is not None and self._stat.nlink > 1:
                 # The other names stay with the lower file: from now on this one is another inode.
                 node.ino = union.inodes.number(upper.layer, stat.stat(upper.fd(), node.name).ino)
+                union.relisted.append(parent)
         union.changed.append(node)
         node.upper = True
         node.real_dir = upper

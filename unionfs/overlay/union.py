@@ -33,7 +33,7 @@ class Union:
 
     layers: top first, the upper one (number 0) included if there is one.  root: the node of the mount's root.
     copying: files being copied up outside the event loop.  changed: nodes whose attributes a copy-up has changed since
-    the list was last emptied.  redirects: what is done about renamed directories, never AUTO.
+    the list was last emptied.  relisted: directories in which the number of an entry was changed by it.  redirects: what is done about renamed directories, never AUTO.
     read_only: every change is refused with EROFS.
     """
 
@@ -50,6 +50,7 @@ class Union:
         self.inodes = Inodes(opened)
         self.copying: set[Node] = set()
         self.changed: list[Node] = []
+        self.relisted: list[DirNode] = []
         self._locks = locks
         self._staging = Staging(self, staging, files=False) if staging >= 0 else None
         self._indexes: OrderedDict[DirNode, int] = OrderedDict()

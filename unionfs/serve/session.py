@@ -187,6 +187,9 @@ class Session:
         for node in self.union.changed:
             self.notify([inval_inode(node.nodeid, -1, 0)])
         self.union.changed.clear()
+        for directory in self.union.relisted:
+            self.notify([inval_inode(directory.nodeid, 0, 0)])
+        self.union.relisted.clear()
 
     def _failure(self, header: Header, error: OSError) -> bytes:
         if self._debug:
