@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +32,8 @@ RULES = 90
 LOOK_EVERY = 17
 REMOUNT_EVERY = 30
 STEPS_BEFORE = 8
+OPENED_AT_FIRST = ("open_to_read", "open", "open_to_read")
+"""So that those rules that need something open find it also in examples without a rule that opens."""
 
 NUMBER = st.integers(0, (1 << 32) - 1)
 
@@ -48,6 +52,11 @@ class Search:
     """Given to every example, if anything."""
 
     places: itertools.count[int] = field(default_factory=itertools.count)
+
+
+    def has_failed(self) -> bool:
+        """Whether something came out otherwise."""
+        return self.failed is not None
 
 
 class Different(AssertionError):
@@ -93,6 +102,8 @@ class UnionMachine(RuleBasedStateMachine):
                 self._make_before()
             self._run.start()
             self._see()
+        for name in OPENED_AT_FIRST:
+            self.call(name, rng.getrandbits(32))
 
     def _make_before(self) -> None:
         assert self._run is not None
@@ -160,10 +171,22 @@ class UnionMachine(RuleBasedStateMachine):
             self._run = None
             run.close()
 
-    def _guarded(self) -> _Guard:
-        return _Guard(self)
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Judges what was done in a `with` block, also where it was cut short."""
+        run = self._run
+        assert run is not None
+        try:
+            yield
+        except Lost as loss:
+            run.findings[loss.lane].append(Finding("run", "an answer", str(loss), ""))
+        except LeftBehind as left:
+            run.findings[WHOLE].append(Finding("run", "unmount", str(left), ""))
+        except MountFailed:
+            pass
+        self._judge()
 
-    def judge(self) -> None:
+    def _judge(self) -> None:
         """Raises Different for the first lane that came out otherwise."""
         assert self._run is not None
         for lane, findings in sorted(self._run.findings.items(), reverse=True):
@@ -175,28 +198,6 @@ class UnionMachine(RuleBasedStateMachine):
                 )  # fmt: skip
                 self.search.failed = script, findings
                 raise Different("\n".join(map(str, findings)))
-
-
-class _Guard:
-    """Judges what was done in a `with` block, also where it was cut short."""
-
-    def __init__(self, machine: UnionMachine) -> None:
-        self._machine = machine
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        run = self._machine._run
-        assert run is not None
-        if isinstance(error, Lost):
-            run.findings[error.lane].append(Finding("run", "an answer", str(error), ""))
-        elif isinstance(error, LeftBehind):
-            run.findings[WHOLE].append(Finding("run", "unmount", str(error), ""))
-        elif error is not None and not isinstance(error, MountFailed):
-            return False
-        self._machine.judge()
-        return False
 
 
 def _rule_of(name: str) -> None:

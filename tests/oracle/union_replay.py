@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tests.oracle.compare import Finding
 from tests.oracle.union_run import WHOLE, Lost, UnionRun
@@ -125,7 +126,7 @@ class Shrinker:
         while self._in_time():
             items = getattr(best, part)
             trials = [
-                replace(best, **{part: items[:start] + items[start + step :]}) for start in range(0, len(items), step)
+                _with(best, part, items[:start] + items[start + step :]) for start in range(0, len(items), step)
             ]
             good = self._differing(trials)
             if good:
@@ -157,7 +158,7 @@ class Shrinker:
         while len(good) > 1:
             out = {number for number, _, _ in good}
             kept = tuple(item for position, item in enumerate(items) if position // step not in out)
-            trial = replace(best, **{part: kept})
+            trial = _with(best, part, kept)
             if self._in_time() and (found := self._replay.findings([trial])[0]):
                 return trial, found
             good = good[: len(good) // 2]
@@ -165,6 +166,11 @@ class Shrinker:
 
     def _in_time(self) -> bool:
         return time.monotonic() < self._deadline
+
+
+def _with(script: Script, part: str, items: tuple[Any, ...]) -> Script:
+    changes: dict[str, Any] = {part: items}
+    return replace(script, **changes)
 
 
 def _size(script: Script) -> int:

@@ -33,7 +33,8 @@ class Union:
 
     layers: top first, the upper one (number 0) included if there is one.  root: the node of the mount's root.
     copying: files being copied up outside the event loop.  changed: nodes whose attributes a copy-up has changed since
-    the list was last emptied.  relisted: directories in which the number of an entry was changed by it.  redirects: what is done about renamed directories, never AUTO.
+    the list was last emptied.  relisted: directories in which it has changed the number of an entry, likewise.
+    redirects: what is done about renamed directories, never AUTO.
     read_only: every change is refused with EROFS.
     """
 
