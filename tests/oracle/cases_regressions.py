@@ -51,6 +51,35 @@ REGRESSIONS: list[Script] = [
         ),
     ),
     Script(
+        name="a-redirect-through-one-of-a-layer-that-lacks-the-last-name",
+        lowers=3,
+        options={"redirect_dir": "on"},
+        layers=(
+            Entry("lower1", "dir", "a", (0o700, 1001)),
+            Entry("lower1", "dir", "c", (0o700, 0)),
+            Entry("lower1", "opaque", "c/b"),
+        ),
+        before=(Call("rename", ("c", "a/b", "NOREPLACE")),),
+        steps=(
+            Call("symlink", ("b/a/b", "a/a")),
+            Call("rename", ("a/b/b", "a/b/c", "NOREPLACE")),
+            Call("rename", ("a/a", "a/b/c", "EXCHANGE")),
+        ),
+    ),
+    Script(
+        name="a-redirect-through-an-opaque-directory-that-lacks-the-last-name",
+        lowers=2,
+        options={"redirect_dir": "on"},
+        layers=(
+            Entry("lower1", "dir", "a", (0o755, 0)),
+            Entry("lower1", "dir", "a/b", (0o755, 0)),
+            Entry("lower1", "file", "a/b/c", (b"x", 0o644, 0)),
+            Entry("lower0", "opaque", "a"),
+            Entry("upper", "redirected", "c", ("a/b",)),
+        ),
+        steps=(Call("lstat", ("c",)), Call("listing", ("c",))),
+    ),
+    Script(
         name="a-hard-link-gets-another-number-in-a-listing-too",
         lowers=1,
         options={"redirect_dir": "on"},

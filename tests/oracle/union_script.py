@@ -126,6 +126,11 @@ class Fill:
         self._layer.dir(path)
         self._layer.xattr(path, f"{self._prefix}opaque", b"x")
 
+    def _redirected(self, path: str, target: str) -> None:
+        """A directory whose lower part is elsewhere; `target` is a path in the lane's directory."""
+        self._layer.dir(path)
+        self._layer.xattr(path, f"{self._prefix}redirect", os.fsencode(f"/{self._layer.base.name}/{target}"))
+
     def _whiteout(self, path: str) -> None:
         self._layer.whiteout(path)
 

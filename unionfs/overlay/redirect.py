@@ -51,10 +51,11 @@ def _walk(layer: Layer, path: bytes) -> tuple[RealDir | None, bytes, bool]:
     onward: list[bytes] = []
     here = layer.root
     ended = False
-    for name in names:
+    for position, name in enumerate(names):
         found = stat.find(here.fd(), name)
         if found is None:
-            return None, path, here.has_marker(name)
+            # A redirect passed on the way counts for the layers below although the way ends here.
+            return None, b"/" + b"/".join([*onward, *names[position:]]), ended or here.has_marker(name)
         if found.mode & 0o170000 != modes.S_IFDIR:
             return None, path, True
         here = RealDir(layer, here, name)
