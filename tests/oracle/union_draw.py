@@ -224,7 +224,7 @@ BEFORE = ("rename_file", "rename_dir", "rename_dir", "rename_dir", "unlink", "mk
 """Kinds that a lower layer made by the kernel comes from."""
 
 FILLED = ("file", "file", "dir", "dir", "dir", "symlink", "fifo", "whiteout", "opaque", "link", "sparse", "xopaque", "xwhiteout",
-          "device", "marked", *[""] * 14)  # fmt: skip
+          "device", "marked", "redirected", "redirected", *[""] * 14)  # fmt: skip
 
 
 def layers(rng: random.Random, lowers: int, made_before: bool) -> tuple[Entry, ...]:
@@ -240,19 +240,30 @@ def layers(rng: random.Random, lowers: int, made_before: bool) -> tuple[Entry, .
         made: dict[str, str] = {"": "dir"}
         for path in PATHS:
             parent = os.path.dirname(path)
-            if made.get(parent) not in ("dir", "opaque", "xopaque"):
+            if path in made or made.get(parent) not in ("dir", "opaque", "xopaque", "redirected"):
                 continue
             kind = rng.choice(FILLED)
-            merged = below.get(parent) in ("dir", "opaque", "xopaque") and made[parent] != "opaque"
+            merged = below.get(parent) in ("dir", "opaque", "xopaque") and made[parent] in ("dir", "xopaque")
             if kind in ("whiteout", "xwhiteout") and (not merged or (made_before and number < 1)):
                 continue
             if kind == "xwhiteout" and (made[parent] != "xopaque" or number < 0 or number == lowers - 1):
                 continue
-            if kind:
+            if kind == "redirected":
+                moved = [one for one, what in below.items() if what == "dir" and one not in made and one != path
+                         and made.get(os.path.dirname(one)) == below.get(os.path.dirname(one)) == "dir"]  # fmt: skip
+                if moved and not (made_before and number < 1):
+                    found += _moved(layer, rng.choice(moved), path, made)
+            elif kind:
                 made[path] = kind
                 found.append(Entry(layer, kind, path, _arguments(rng, kind, made)))
         below = made
     return tuple(found)
+
+
+def _moved(layer: str, source: str, target: str, made: dict[str, str]) -> tuple[Entry, Entry]:
+    """A directory of the layers below has another place in a layer; no other has its lower part, which the kernel forbids."""
+    made[source], made[target] = "whiteout", "redirected"
+    return Entry(layer, "whiteout", source), Entry(layer, "redirected", target, (source,))
 
 
 def _arguments(rng: random.Random, kind: str, made: dict[str, str]) -> tuple[object, ...]:

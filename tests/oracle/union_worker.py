@@ -30,6 +30,7 @@ FALLOCATE_MODES = {
     "PUNCH_HOLE": syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_KEEP_SIZE,
     "ZERO_RANGE": syscalls.FALLOC_FL_ZERO_RANGE,
 }
+DT_DIR = 4
 ACLS = {"access": syscalls.ACL_ACCESS, "default": syscalls.ACL_DEFAULT}
 CAPABILITY = "security.capability"
 NET_RAW = 1 << 13
@@ -174,14 +175,7 @@ class Lane:
 
     def listing(self, path: str) -> ops.Listing:
         """As tests.oracle.ops.listing; what can't be looked up counts as absent (UNREACHABLE)."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            found: list[syscalls.DirectoryEntry] = []
-            while entries := patiently(syscalls.getdents, fd):
-                found += entries
-        finally:
-            os.close(fd)
-        shown = [entry for entry in found if self._shows(path, entry.name)]
+        shown = [entry for entry in _entries(path) if self._shows(path, entry.name)]
         unequal = [entry.name for entry in shown if entry.name != ".." and entry.ino != os.lstat(f"{path}/{entry.name}").st_ino]
         return ops.Listing(
             entries=sorted((entry.name, entry.type) for entry in shown),
@@ -312,9 +306,16 @@ def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return call(*args, **kwargs)
 
 
-def _names(directory: str) -> list[tuple[str, bool]]:
-    with os.scandir(directory) as entries:
-        return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+def _entries(directory: str) -> list[syscalls.DirectoryEntry]:
+    """All entries of a directory, read from one descriptor to the end, however often that fails with EPERM."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found: list[syscalls.DirectoryEntry] = []
+        while entries := patiently(syscalls.getdents, fd):
+            found += entries
+        return found
+    finally:
+        os.close(fd)
 
 
 def _is_dir(path: str) -> bool:
@@ -328,11 +329,11 @@ def _walk() -> list[str]:
     while pending:
         prefix = pending.pop()
         try:
-            listed = patiently(_names, prefix or ".")
+            entries = [entry for entry in _entries(prefix or ".") if entry.name not in (".", "..")]
         except OSError:
             continue
-        found += [prefix + name for name, _ in listed]
-        pending += [f"{prefix}{name}/" for name, is_dir in listed if is_dir]
+        found += [prefix + entry.name for entry in entries]
+        pending += [f"{prefix}{entry.name}/" for entry in entries if entry.type == DT_DIR]
     return sorted(found)
 
 
