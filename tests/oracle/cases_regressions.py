@@ -80,6 +80,19 @@ REGRESSIONS: list[Script] = [
         steps=(Call("lstat", ("c",)), Call("listing", ("c",))),
     ),
     Script(
+        name="a-listing-that-was-not-ended-is-not-the-beginning-of-the-next",
+        lowers=1,
+        options={"redirect_dir": "on"},
+        steps=(
+            Call("create", ("c", b"", 0o644)),
+            Call("list_begin", (3, ".")),
+            Call("link", ("c", "a")),
+            Call("positions", (".",)),
+            Call("unlink", ("c",)),
+            Call("positions", (".",)),
+        ),
+    ),
+    Script(
         name="a-hard-link-gets-another-number-in-a-listing-too",
         lowers=1,
         options={"redirect_dir": "on"},

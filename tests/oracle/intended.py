@@ -52,11 +52,11 @@ UNTOUCHED = "a rename that fails with ENOTEMPTY changes nothing; the kernel has 
 NAMELESS = "a lower file that was opened read-only and has lost its name can be changed; the kernel refuses that (test_own)"
 """This, and UNTOUCHED, is why random scripts (union_worker) leave calls out."""
 
-SEEKING = (
-    "after a listing that was begun and not ended, and a change, the kernel's FUSE client keeps the names it has of the old "
-    "listing as the beginning of the new one, and shows them after seekdir(3) to anywhere but the start"
+NO_ORIGIN = (
+    "symlinks and special files take no user. xattrs, so that with userxattr they have no origin when they are copied up: the "
+    "kernel then shows two numbers for two names of one, ours shows one"
 )
-"""Why random scripts seek in no directory once they have begun to list one in steps."""
+"""Why random scripts do not compare then which names are one file."""
 
 UNREACHABLE = (
     "a name that can't be looked up (a redirect that is not followed) is listed, as what is there; the kernel's listing "

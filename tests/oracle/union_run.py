@@ -317,6 +317,8 @@ class UnionRun:
     def _settled(self, tree: Tree, on_disk: bool) -> Tree:
         """A tree without what may differ between two runs."""
         tree = normal(tree, self._started_ns, on_disk)
+        if "userxattr" in self._options:  # NO_ORIGIN
+            tree = {path: record if record.type == "file" else record.without(["same"]) for path, record in tree.items()}
         if not on_disk:
             return tree
         marks = {mark.replace("trusted.", "user.") for mark in BOOKKEEPING}

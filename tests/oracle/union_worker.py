@@ -14,7 +14,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 from tests.oracle import ops
 from tests.oracle.actor import errno_name
-from tests.oracle.intended import NAMELESS, SEEKING, UNTOUCHED
+from tests.oracle.intended import NAMELESS, UNTOUCHED
 from tests.oracle.io_worker import Answer
 from tests.oracle.union_script import Call
 from tests.support import syscalls
@@ -78,7 +78,6 @@ class Lane:
         self._fds: dict[int, tuple[int, int]] = {}
         """slot -> descriptor, flags."""
         self._listings: dict[int, tuple[int, list[str]]] = {}
-        self._began_listing = False
 
     def leave(self) -> None:
         """Closes everything."""
@@ -221,7 +220,6 @@ class Lane:
         """Opens a directory and reads its first entries."""
         if slot in self._listings:
             os.close(self._listings.pop(slot)[0])
-        self._began_listing = True
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._listings[slot] = fd, [entry.name for entry in patiently(syscalls.getdents, fd, 48)]
 
@@ -274,8 +272,6 @@ class Lane:
             source, target, flags = map(str, call.args)
             full = not flags and _is_dir(source) and _is_dir(target) and os.listdir(target)
             return UNTOUCHED if full else ""
-        if call.name == "positions":
-            return SEEKING if self._began_listing else ""
         slots = [self._fds[slot] for slot in call.args[: 2 if call.name == "copy" else 1] if slot in self._fds]
         by_descriptor = call.name in FD_CALLS or call.name in ("futime", "fsetxattr", "fallocate", "copy", "reopen", "linkat")
         if by_descriptor and call.name != "pread":

@@ -55,7 +55,7 @@ class IndexEntry(NamedTuple):
 class MergedIndex:
     """All names of one directory."""
 
-    __slots__ = ("_highest", "_listed", "_lowest", "names", "order")
+    __slots__ = ("_highest", "_listed", "_lowest", "changed", "names", "order")
 
     #: All names are in it.
     ready: ClassVar[bool] = True
@@ -65,6 +65,8 @@ class MergedIndex:
         self.order: SortedDict[int, bytes] = SortedDict()
         self._highest = self._lowest = _MIDDLE
         self._listed = 0.0
+        self.changed = False
+        """A name has come or gone since a listing was last begun."""
 
     def is_listed(self) -> bool:
         """Was it listed so short a time ago that somebody may go on from where he was?"""
@@ -88,6 +90,7 @@ class MergedIndex:
         if self._lowest == _LOWEST:
             raise OSError(errno.ENOSPC, "a billion names were made here since the directory was first listed")
         self._lowest -= 1
+        self.changed = True
         self.names[name] = IndexEntry(self._lowest, kind, ino, reals)
         self.order[self._lowest] = name
 
@@ -95,6 +98,7 @@ class MergedIndex:
         entry = self.names.pop(name, None)
         if entry is not None:
             del self.order[entry.cookie]
+            self.changed = True
 
     def after(self, cookie: int) -> Iterator[tuple[bytes, IndexEntry]]:
         """The names behind `cookie` in order."""
