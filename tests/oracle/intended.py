@@ -58,6 +58,12 @@ NO_ORIGIN = (
 )
 """Why random scripts do not compare then which names are one file."""
 
+WHICH_NAME = (
+    "with index=on a change of a lower file with several names copies up one of them: the kernel the one by which the change was "
+    "asked for, ours one of those that are known, since FUSE says no name with a change"
+)
+"""Why random scripts do not compare then what is on the upper layer of files that have links; it is mounted crosswise all the same."""
+
 UNREACHABLE = (
     "a name that can't be looked up (a redirect that is not followed) is listed, as what is there; the kernel's listing "
     "fails with EPERM where it looks names up for their inode numbers, and then leaves it out"
