@@ -62,7 +62,7 @@ WHICH_NAME = (
     "with index=on a change of a lower file with several names copies up one of them: the kernel the one by which the change was "
     "asked for, ours one of those that are known, since FUSE says no name with a change"
 )
-"""Why random scripts do not compare then what is on the upper layer of files that have links; it is mounted crosswise all the same."""
+"""Why random scripts do not compare then the uppers of lanes with links; they are mounted crosswise all the same."""
 
 UNREACHABLE = (
     "a name that can't be looked up (a redirect that is not followed) is listed, as what is there; the kernel's listing "
