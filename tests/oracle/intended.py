@@ -61,6 +61,27 @@ INTENDED: list[Intended] = [
 
 UNTOUCHED = "a rename that fails with ENOTEMPTY changes nothing; the kernel has copied both directories up and marked one"
 
+NAMELESS = "a lower file that was opened read-only and has lost its name can be changed; the kernel refuses that (test_own)"
+"""This, and UNTOUCHED, is why random scripts (union_worker) leave calls out."""
+
+NO_ORIGIN = (
+    "symlinks and special files take no user. xattrs, so that with userxattr they have no origin when they are copied up: the "
+    "kernel then shows two numbers for two names of one, ours shows one"
+)
+"""Why random scripts do not compare then which names are one file."""
+
+WHICH_NAME = (
+    "with index=on a change of a lower file with several names copies up one of them: the kernel the one by which the change was "
+    "asked for, ours one of those that are known, since FUSE says no name with a change"
+)
+"""Why random scripts do not compare then the uppers of lanes with links; they are mounted crosswise all the same."""
+
+UNREACHABLE = (
+    "a name that can't be looked up (a redirect that is not followed) is listed, as what is there; the kernel's listing "
+    "fails with EPERM where it looks names up for their inode numbers, and then leaves it out"
+)
+"""Why random scripts leave such names out of what they compare."""
+
 TRACES_OF_A_FAILED_RENAME: dict[tuple[str, str], str] = {
     ("rename-plain", "upper-dir-to-lower-full-dir"): UNTOUCHED,
     ("rename-plain", "merged-dir-to-upper-full-dir"): UNTOUCHED,

@@ -18,7 +18,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tests.oracle.actor import errno_name
 from tests.oracle.io_mapping import Mapping
@@ -286,10 +286,17 @@ class WorkerLost(Exception):
     """A worker that died, or did not answer in time: the mount hangs."""
 
 
-class Worker:
-    """A process with Hands, seen from the test."""
+class Letting(Protocol):
+    """What a worker works with: each public method is a command."""
 
-    def __init__(self) -> None:
+    def let_go(self) -> None:
+        """Closes everything."""
+
+
+class Worker:
+    """A process with hands, seen from the test."""
+
+    def __init__(self, hands: Callable[[], Letting] = Hands) -> None:
         commands, self._commands = os.pipe()
         self._answers, answers = os.pipe()
         self._pid = os.fork()
@@ -297,7 +304,7 @@ class Worker:
             die_with_parent()
             os.close(self._commands)
             os.close(self._answers)
-            _serve(commands, answers)
+            _serve(commands, answers, hands())
         os.close(commands)
         os.close(answers)
 
@@ -330,9 +337,8 @@ class Worker:
         os.close(self._answers)
 
 
-def _serve(commands: int, answers: int) -> None:
+def _serve(commands: int, answers: int, hands: Letting) -> None:
     """The worker's life: never returns, and runs none of the parent's exit handlers."""
-    hands = Hands()
     try:
         while True:
             command, arguments = _get(commands, None)
@@ -345,7 +351,7 @@ def _serve(commands: int, answers: int) -> None:
         os._exit(0)
 
 
-def _do(hands: Hands, command: str, arguments: tuple[object, ...]) -> Answer:
+def _do(hands: Letting, command: str, arguments: tuple[object, ...]) -> Answer:
     call: Callable[..., object] = getattr(hands, command)
     try:
         return Answer("ok", call(*arguments))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from unionfs.linux import at, stat, xattr
 from unionfs.linux.stat import Stat
 from unionfs.overlay import acl, marks, protect, redirect
-from unionfs.overlay.config import RedirectDir
+from unionfs.overlay.config import RedirectDir, Xino
 from unionfs.overlay.copyup import ensure_metadata, ensure_upper
 from unionfs.overlay.creator import Creator
 from unionfs.overlay.impure import set_impure
@@ -157,13 +157,20 @@ def _make(
                 raise
             _make_staged(union, upper, name, mode, make, who, over=True)
         else:
-            if is_dir and parent.is_merged and union.redirects is RedirectDir.ON:
+            if is_dir and parent.is_merged and _lowers_stay(union):
                 # Nothing of that name lies below: said here, it need not be looked for again (fs/overlayfs/dir.c).
                 with contextlib.suppress(OSError):
                     xattr.write(upper.fd(), name, union.prefix + "opaque", b"y")
     if marked:
         union.staging_area().unmark(upper, name)
     return _enroll(union, parent, name, upper)
+
+
+def _lowers_stay(union: Union) -> bool:
+    """Whether the lower layers may not be changed between mounts either, given what the upper one says of them
+    (fs/overlayfs/overlayfs.h, ovl_allow_offline_changes; overlayfs.rst, "Changes to underlying filesystems").
+    """
+    return union.redirects is RedirectDir.ON or union.config.xino is Xino.ON or union.origins is not None
 
 
 def _enroll(union: Union, parent: DirNode, name: bytes, upper: RealDir) -> tuple[Node, Stat]:

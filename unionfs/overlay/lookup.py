@@ -129,6 +129,9 @@ def search(reals: Sequence[RealDir], name: bytes, parents: Sequence[RealDir] | N
                 directory.note_marks(mark)
                 if mark.opaque or (depth == last and mark.redirect is None):
                     break
+                if not real.layer.follow and real is (reals if parents is None else parents)[-1]:
+                    # Below its directory there is nothing it could merge with: then overlayfs reads no redirect either.
+                    break
                 if stat.find(real.fd(), name + b"/" + marks.OPAQUE_MARKER) is not None:
                     break
                 if mark.redirect is not None:

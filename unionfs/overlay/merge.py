@@ -57,10 +57,10 @@ class MergedIndex:
     """All names of one directory.
 
     names: what each stands for.  Those that the scan found are also in a list, by their cookies, None for one that has gone;
-    those that came later are in order of theirs.
+    those that came later are in order of theirs.  changed: a name has come or gone since a listing was last begun.
     """
 
-    __slots__ = ("_first", "_listed", "_lowest", "_made", "_scanned", "names")
+    __slots__ = ("_first", "_listed", "_lowest", "_made", "_scanned", "changed", "names")
 
     #: All names are in it.
     ready: ClassVar[bool] = True
@@ -72,6 +72,7 @@ class MergedIndex:
         self._lowest = _MIDDLE
         self._first = 0
         self._listed = 0.0
+        self.changed = False
 
     def is_listed(self) -> bool:
         """Was it listed so short a time ago that somebody may go on from where he was?"""
@@ -93,6 +94,7 @@ class MergedIndex:
         if self._made is None:
             self._made = SortedDict()
         self._lowest -= 1
+        self.changed = True
         self.names[name] = IndexEntry(self._lowest, kind, ino, reals)
         self._made[self._lowest] = name
 
@@ -100,6 +102,7 @@ class MergedIndex:
         entry = self.names.pop(name, None)
         if entry is None:
             return
+        self.changed = True
         if entry.cookie >= _MIDDLE:
             self._scanned[entry.cookie - _MIDDLE] = None
         else:

@@ -78,7 +78,7 @@ def _walk(layer: Layer, path: bytes) -> tuple[RealDir | None, bytes, bool]:
         found = stat.find(here.fd(), name)
         if found is None:
             # What the directories passed by say of the layers below holds on.
-            return None, b"/" + b"/".join([*onward, *names[depth:]]), here.has_marker(name)
+            return None, b"/" + b"/".join([*onward, *names[depth:]]), ended or here.has_marker(name)
         if found.mode & 0o170000 != modes.S_IFDIR:
             return None, path, True
         here = RealDir(layer, here, name)

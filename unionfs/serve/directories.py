@@ -12,6 +12,7 @@ from unionfs.overlay.merge import IndexEntry
 from unionfs.overlay.node import DirNode, Node
 from unionfs.serve.attributes import Attributes
 from unionfs.serve.lookahead import LookAhead, Part, Place
+from unionfs.wire import notify
 from unionfs.wire.kinds import Header, Readdir
 from unionfs.wire.reply import DirBuffer
 
@@ -26,10 +27,11 @@ _DOT, _DOTDOT = 1, 2
 class Directories:
     """Listing.  There is no state for each open directory: the cookie alone says where to go on."""
 
-    __slots__ = ("_ahead", "_attributes", "_opens", "_union")
+    __slots__ = ("_ahead", "_attributes", "_notify", "_opens", "_union")
 
     def __init__(self, context: Context, attributes: Attributes, opens: Opens, ahead: LookAhead) -> None:
         self._union = context.union
+        self._notify = context.notify
         self._attributes = attributes
         self._opens = opens
         self._ahead = ahead
@@ -37,6 +39,8 @@ class Directories:
     def readdir(self, header: Header, request: Readdir) -> DirBuffer:
         """Names, numbers and types."""
         node, buffer = self._directory(header), DirBuffer(request.size)
+        if not request.offset:
+            self._begin(node)
         if request.offset < _DOTDOT and not self._dots(node, buffer, request.offset, plus=False):
             return buffer
         if node.unlinked:
@@ -52,6 +56,8 @@ class Directories:
     def readdirplus(self, header: Header, request: Readdir) -> DirBuffer:
         """The same with every entry's attributes, which saves a LOOKUP each."""
         node = self._directory(header)
+        if not request.offset:
+            self._begin(node)
         place = Place(node, request.offset, request.size)
         part = self._ahead.take(place)
         if part is None:
@@ -61,6 +67,15 @@ class Directories:
                 child.lookups += 1
         self._ahead.expect(Place(node, part.next_offset, request.size) if part.next_offset else None)
         return part.buffer
+
+    def _begin(self, node: DirNode) -> None:
+        """A listing begins.  If one was begun before a change and not ended, the kernel has kept its beginning, and would take
+        that for this one's (fs/fuse/readdir.c starts an incomplete cache anew only when it is empty): it has to let go of it.
+        """
+        index = node.index
+        if index is not None and index.changed:
+            index.changed = False
+            self._notify([notify.inval_inode(node.nodeid, 0, 0)])
 
     def make_ahead(self) -> bool:
         """Make the next part of a listing before it is asked for, if one is expected; False: there was nothing to do."""

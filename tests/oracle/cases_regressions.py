@@ -1,0 +1,109 @@
+"""Regressions: which scripts of the machine once came out otherwise?
+
+Each is as test_union_machine printed it when it was found, with a name that says what went wrong.
+"""
+
+from __future__ import annotations
+
+from tests.oracle.union_script import Call, Entry, Script
+
+REGRESSIONS: list[Script] = [
+    Script(
+        name="a-moved-directory-is-continued-by-the-other",
+        lowers=2,
+        options={"redirect_dir": "on"},
+        layers=(
+            Entry("lower1", "dir", "a", (0o755, 0)),
+            Entry("lower1", "file", "a/b", (b"B" * 5000, 0o644, 0)),
+            Entry("lower0", "dir", "a", (0o700, 0)),
+            Entry("lower0", "whiteout", "a/c"),
+        ),
+        before=(Call("rename", ("a", "b", "")),),
+        steps=(
+            Call("rename", ("b", "c", "")),
+            Call("cross", ({"redirect_dir": "on"},)),
+            Call("write", ("c/b", b"x", "O_WRONLY")),
+            Call("rename", ("c", "a", "")),
+            Call("remount", ({"redirect_dir": "on"},)),
+            Call("read", ("a/b",)),
+        ),
+    ),
+    Script(
+        name="a-new-directory-is-opaque-with-xino",
+        lowers=1,
+        options={"redirect_dir": "off", "xino": "on"},
+        layers=(Entry("lower0", "dir", "b", (0o755, 0)),),
+        steps=(Call("mkdir", ("b/b", 0o700)),),
+    ),
+    Script(
+        name="a-redirect-that-is-not-followed-in-an-upper-directory",
+        lowers=1,
+        options={"redirect_dir": "on"},
+        layers=(
+            Entry("lower0", "dir", "c", (0o755, 0)),
+            Entry("upper", "dir", "b", (0o2775, 0)),
+        ),
+        steps=(
+            Call("rename", ("c", "b/a", "")),
+            Call("remount", ({"redirect_dir": "nofollow"},)),
+            Call("listing", ("b",)),
+            Call("listing", ("b/a",)),
+        ),
+    ),
+    Script(
+        name="a-redirect-through-one-of-a-layer-that-lacks-the-last-name",
+        lowers=3,
+        options={"redirect_dir": "on"},
+        layers=(
+            Entry("lower1", "dir", "a", (0o700, 1001)),
+            Entry("lower1", "dir", "c", (0o700, 0)),
+            Entry("lower1", "opaque", "c/b"),
+        ),
+        before=(Call("rename", ("c", "a/b", "NOREPLACE")),),
+        steps=(
+            Call("symlink", ("b/a/b", "a/a")),
+            Call("rename", ("a/b/b", "a/b/c", "NOREPLACE")),
+            Call("rename", ("a/a", "a/b/c", "EXCHANGE")),
+        ),
+    ),
+    Script(
+        name="a-redirect-through-an-opaque-directory-that-lacks-the-last-name",
+        lowers=2,
+        options={"redirect_dir": "on"},
+        layers=(
+            Entry("lower1", "dir", "a", (0o755, 0)),
+            Entry("lower1", "dir", "a/b", (0o755, 0)),
+            Entry("lower1", "file", "a/b/c", (b"x", 0o644, 0)),
+            Entry("lower0", "opaque", "a"),
+            Entry("upper", "redirected", "c", ("a/b",)),
+        ),
+        steps=(Call("lstat", ("c",)), Call("listing", ("c",))),
+    ),
+    Script(
+        name="a-listing-that-was-not-ended-is-not-the-beginning-of-the-next",
+        lowers=1,
+        options={"redirect_dir": "on"},
+        steps=(
+            Call("create", ("c", b"", 0o644)),
+            Call("list_begin", (3, ".")),
+            Call("link", ("c", "a")),
+            Call("positions", (".",)),
+            Call("unlink", ("c",)),
+            Call("positions", (".",)),
+        ),
+    ),
+    Script(
+        name="a-hard-link-gets-another-number-in-a-listing-too",
+        lowers=1,
+        options={"redirect_dir": "on"},
+        layers=(
+            Entry("lower0", "file", "a", (b"x", 0o644, 0)),
+            Entry("lower0", "link", "b", ("a",)),
+        ),
+        steps=(
+            Call("look"),
+            Call("truncate", ("b", 70000)),
+            Call("listing", (".",)),
+        ),
+    ),
+]
