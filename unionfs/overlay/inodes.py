@@ -134,8 +134,11 @@ class Inodes:
 
     def _drop(self, node: Node) -> None:
         del self.by_id[node.nodeid]
-        if self.exports is not None and not node.unlinked:
-            self.exports.keep(node)
+        if self.exports is not None:
+            if node.unlinked:
+                self.exports.drop(node)
+            else:
+                self.exports.keep(node)
         if not node.unlinked:
             for parent, name in names_of(node):
                 if parent.children.get(name) is node:

@@ -116,7 +116,8 @@ def publish(union: Union, node: Node, staged: tuple[int, bytes]) -> None:
     union.changed.append(node)
     if union.config.fsync is Fsync.STRICT:
         union.sync_directory(origins.dir)
-    if node.parent is not None:
+    if node.parent is not None and node.parent.upper:
+        # It may be known by another name than when the copy-up began; the next change shows that one.
         link_up(union, node, node.parent, node.name)
 
 
