@@ -41,7 +41,7 @@ def looked_up(union: Union, path: str) -> list[Node]:
 
 def is_stale(union: Union, nodeid: int) -> bool:
     assert union.exports is not None
-    with pytest.raises(OSError, match="object|where") as raised:
+    with pytest.raises(OSError, match=r"object|where") as raised:
         union.exports.find(union, nodeid)
     return raised.value.errno == errno.ESTALE
 
