@@ -11,6 +11,7 @@ from tests.oracle.case import Builder, Steps, Suite
 from tests.oracle.cases_access import ACCESS
 from tests.oracle.cases_copyup import COPYUP
 from tests.oracle.cases_files import FILES, UNLINKED
+from tests.oracle.cases_index import INDEX
 from tests.oracle.cases_redirect import REDIRECT
 from tests.oracle.cases_rename import RENAME
 from tests.support.syscalls import RENAME_EXCHANGE, renameat2
@@ -19,7 +20,7 @@ METACOPY = Suite("metacopy", lowers=3, options={"metacopy": "on"})
 #: What every other suite of files does has to come out the same when metadata alone are copied up.
 WITH_METACOPY = [
     dataclasses.replace(suite, name=f"{suite.name}-with-metacopy", options={**suite.options, "metacopy": "on"})
-    for suite in (COPYUP, FILES, UNLINKED, ACCESS, RENAME, REDIRECT)
+    for suite in (COPYUP, FILES, UNLINKED, ACCESS, RENAME, REDIRECT, INDEX)
 ]  # fmt: skip
 MARK = "trusted.overlay.metacopy"
 REDIRECT_MARK = "trusted.overlay.redirect"

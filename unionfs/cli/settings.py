@@ -67,6 +67,8 @@ class Settings:
         """Files without data of their own are found again by redirects, once they were renamed (params.c of overlayfs)."""
         if not self.metacopy:
             return
+        if self.nfs_export:
+            raise CommandError("nfs_export=on and metacopy=on contradict each other: leave one of them out")
         if self.userxattr:
             raise CommandError("userxattr and metacopy=on contradict each other: anybody could make such marks; leave one out")
         read_only = self.upper is None and self.redirect_dir is RedirectDir.FOLLOW

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from unionfs.linux.stat import Stat
 from unionfs.overlay import dirindex, links, merge, protect
 from unionfs.overlay.attrs import link_count
-from unionfs.overlay.copyup import ensure_upper
+from unionfs.overlay.copyup import ensure_metadata, ensure_upper
 from unionfs.overlay.errors import ScanNeeded
 from unionfs.overlay.lookup import find_below, lookup
 from unionfs.overlay.node import DirNode, Node
@@ -118,7 +118,7 @@ def prepare_linked(union: Union, node: Node, parent: DirNode, name: bytes) -> St
     """
     if node.links is None:
         return None
-    ensure_upper(union, node)
+    ensure_metadata(union, node)
     ensure_upper(union, parent)
     links.link_up(union, node, parent, name)
     return links.note_count(union, node)
