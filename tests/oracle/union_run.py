@@ -246,6 +246,8 @@ class UnionRun:
     def _compare_numbers(self, number: int, before: tuple[View, View], now: tuple[View, View]) -> None:
         """Where the oracle's number of a name is still the same, so is ours."""
         for path, ino in now[1].numbers.items():
+            if "userxattr" in self._options and now[1].tree[path].type not in ("file", "dir"):  # NO_ORIGIN
+                continue
             if before[1].numbers.get(path) == ino and path in before[0].numbers:
                 was, is_now = before[0].numbers[path], now[0].numbers.get(path)
                 if was != is_now:
