@@ -31,6 +31,9 @@ RULES = 90
 
 LOOK_EVERY = 17
 REMOUNT_EVERY = 30
+FOREIGN = 0.3
+"""How many examples have layers on several filesystems."""
+
 STEPS_BEFORE = 8
 OPENED_AT_FIRST = ("open_to_read", "open", "open_to_read")
 """So that those rules that need something open find it also in examples without a rule that opens."""
@@ -90,8 +93,9 @@ class UnionMachine(RuleBasedStateMachine):
         options = self.search.options if self.search.options is not None else union_options.draw(rng, SHARED)
         made_before = lowers > 1 and rng.random() < 0.5
         ours = union_options.draw(rng, OURS)
+        foreign = lowers > 1 and rng.random() < FOREIGN
         self._scripts = [
-            Script(f"lane {lane}", lowers, options, ours, layers(rng, lowers, made_before)) for lane in range(LANES)
+            Script(f"lane {lane}", lowers, options, ours, foreign, layers(rng, lowers, made_before)) for lane in range(LANES)
         ]
         self._run = UnionRun(
             self.search.base / f"run{next(self.search.places)}", self.search.subject, self._scripts[0],
@@ -193,8 +197,8 @@ class UnionMachine(RuleBasedStateMachine):
             if findings:
                 kept = self._scripts[max(lane, 0)]
                 script = Script(  # to be kept: what was done until now
-                    "all lanes" if lane == WHOLE else f"lane {lane}", kept.lowers, kept.options, kept.ours, kept.layers,
-                    tuple(self._before[max(lane, 0)]), tuple(self._steps[max(lane, 0)]),
+                    "all lanes" if lane == WHOLE else f"lane {lane}", kept.lowers, kept.options, kept.ours, kept.foreign,
+                    kept.layers, tuple(self._before[max(lane, 0)]), tuple(self._steps[max(lane, 0)]),
                 )  # fmt: skip
                 self.search.failed = script, findings
                 raise Different("\n".join(map(str, findings)))

@@ -99,10 +99,16 @@ class UnionRun:
                     if entry.layer == layer.name:
                         fill.build(entry)
             give_times(layer, list(snapshot(layer, leave_out=("digest", "xattrs", "holes"))))
-        self.sides = []
+        self.sides: list[Side] = []
+        self._foreign: list[Path] = []
         for label, driver in (("ours", subject), ("oracle", Kernel())):
-            subprocess.run(["cp", "-a", "--sparse=auto", os.fspath(base / "master"), os.fspath(base / label)], check=True)
-            self.sides.append(Side(label, driver, Layers.at(base / label, kind.lowers)))
+            layers = Layers.at(base / label, kind.lowers)
+            layers.lowers[-1].mkdir(parents=True)
+            if kind.foreign:
+                subprocess.run(["mount", "-t", "tmpfs", "tmpfs", os.fspath(layers.lowers[-1])], check=True)
+                self._foreign.append(layers.lowers[-1])
+            subprocess.run(["cp", "-a", "--sparse=auto", f"{base}/master/.", os.fspath(base / label)], check=True)
+            self.sides.append(Side(label, driver, layers))
 
     @property
     def ours(self) -> Side:
@@ -293,6 +299,8 @@ class UnionRun:
         for side in self.sides:
             with suppress(LeftBehind):
                 unmount(side.layers.mnt)
+        for lower in self._foreign:
+            subprocess.run(["umount", os.fspath(lower)], check=True)
         assert_nothing_left(self._base)
         lowers.forget(self._base)
         shutil.rmtree(self._base)

@@ -62,14 +62,16 @@ def _short(arg: object) -> str:
 class Script:
     """A case of the machine.
 
-    options: of both mounts; ours: of unionfs alone. layers: what they hold. before: calls on a mount of the kernel's whose upper
-    is lower0, over the lowers below it, so that the layer is as the kernel makes it. steps: what is done on the union.
+    options: of both mounts; ours: of unionfs alone. foreign: the lowest layer is a filesystem of its own (tmpfs).
+    layers: what they hold. before: calls on a mount of the kernel's whose upper is lower0, over the lowers below it, so that
+    the layer is as the kernel makes it. steps: what is done on the union.
     """
 
     name: str
     lowers: int
     options: Mapping[str, str | None] = field(default_factory=dict)
     ours: Mapping[str, str | None] = field(default_factory=dict)
+    foreign: bool = False
     layers: tuple[Entry, ...] = ()
     before: tuple[Call, ...] = ()
     steps: tuple[Call, ...] = ()
@@ -77,7 +79,7 @@ class Script:
     @property
     def mount(self) -> tuple[object, ...]:
         """What scripts must have in common to run on one mount."""
-        return self.lowers, tuple(self.options.items()), tuple(self.ours.items()), bool(self.before)
+        return self.lowers, tuple(self.options.items()), tuple(self.ours.items()), self.foreign, bool(self.before)
 
     def __str__(self) -> str:
         """As it is written in a source file."""

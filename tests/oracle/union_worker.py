@@ -250,7 +250,7 @@ class Lane:
         """Everything that shows."""
         tree: dict[str, Record] = {}
         numbers: dict[str, int] = {}
-        first: dict[int, str] = {}
+        first: dict[tuple[int, int], str] = {}
         for path in [".", *_walk()]:
             try:
                 status = os.lstat(path)
@@ -262,7 +262,7 @@ class Lane:
                 tree[path] = Record(type=errno_name(error))
                 continue
             if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-                record = Record(**{**record.__dict__, "same": first.setdefault(status.st_ino, path)})
+                record = Record(**{**record.__dict__, "same": first.setdefault((status.st_dev, status.st_ino), path)})
             tree[path], numbers[path] = record, status.st_ino
         return View(tree, numbers)
 
@@ -270,8 +270,7 @@ class Lane:
         """Why a call is none that both should answer alike, or nothing; asked of the oracle."""
         if call.name == "rename":
             source, target, flags = map(str, call.args)
-            full = not flags and _is_dir(source) and _is_dir(target) and os.listdir(target)
-            return UNTOUCHED if full else ""
+            return UNTOUCHED if not flags and _is_dir(source) and _is_dir(target) and len(_entries(target)) > 2 else ""
         slots = [self._fds[slot] for slot in call.args[: 2 if call.name == "copy" else 1] if slot in self._fds]
         by_descriptor = call.name in FD_CALLS or call.name in ("futime", "fsetxattr", "fallocate", "copy", "reopen", "linkat")
         if by_descriptor and call.name != "pread":
