@@ -61,7 +61,10 @@ INTENDED: list[Intended] = [
 
 UNTOUCHED = "a rename that fails with ENOTEMPTY changes nothing; the kernel has copied both directories up and marked one"
 
-NAMELESS = "a lower file that was opened read-only and has lost its name can be changed; the kernel refuses that (test_own)"
+NAMELESS = (
+    "a lower file that was opened read-only, or a FIFO or device that was opened, and has lost its name has no link and can be "
+    "changed; the kernel counts one and refuses changes (test_own)"
+)
 """This, and UNTOUCHED, is why random scripts (union_worker) leave calls out."""
 
 NO_ORIGIN = (

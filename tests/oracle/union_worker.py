@@ -274,7 +274,7 @@ class Lane:
         slots = [self._fds[slot] for slot in call.args[: 2 if call.name == "copy" else 1] if slot in self._fds]
         by_descriptor = call.name in FD_CALLS or call.name in ("futime", "fsetxattr", "fallocate", "copy", "reopen", "linkat")
         if by_descriptor and call.name != "pread":
-            nameless = any(flags & os.O_ACCMODE == os.O_RDONLY and not self._is_named(fd) for fd, flags in slots)
+            nameless = any(not _was_copied_up(fd, flags) and not self._is_named(fd) for fd, flags in slots)
             return NAMELESS if nameless else ""
         return ""
 
@@ -288,6 +288,11 @@ class Lane:
             if (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino):
                 return True
         return False
+
+
+def _was_copied_up(fd: int, flags: int) -> bool:
+    """Whether opening it put it on the upper layer for certain."""
+    return flags & os.O_ACCMODE != os.O_RDONLY and stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
