@@ -187,6 +187,7 @@ def test_an_upper_layer_full_of_them_goes_to_the_kernel_and_back(make_layers: La
         ("metacopy=on,redirect_dir=follow", "redirect_dir"),
         ("redirect_dir=nofollow,metacopy=on", "redirect_dir"),
         ("userxattr,metacopy=on", "userxattr"),
+        ("nfs_export=on,metacopy=on", "nfs_export=on"),
         ("metacopy=maybe", "off|on"),
         ("verity=maybe", "off|on|require"),
     ],

@@ -29,8 +29,12 @@ SHARED: list[Choice] = [
     Choice("userxattr", ("", "", "", "flag"), fixed=True),
     Choice("fsync", ("", "", "strict", "volatile")),
     Choice("volatile", ("", "", "", "", "flag")),
+    Choice("index", ("", "on", "on", "off"), fixed=True),
+    Choice("uuid", ("", "on", "null", "auto", "off"), fixed=True),
+    Choice("metacopy", ("", "on", "on", "off"), fixed=True),
 ]
-"""Of both implementations."""
+"""Of both implementations.  A remount keeps metacopy: without it the kernel can't list an impure directory of such files (EPERM).
+"""
 
 OURS: list[Choice] = [
     Choice("lower_io", ("", "", "cached")),
