@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from tests.oracle.union_replay import Replay, Shrinker
 from tests.oracle.union_script import Script
 from tests.support.mounts import Driver
 
-SECONDS = float(os.environ.get("UNIONFS_ORACLE_MACHINE_SECONDS", "45"))
+SECONDS = float(os.environ.get("UNIONFS_ORACLE_MACHINE_SECONDS", "120"))
 """How long examples are drawn."""
 
 SHRINK_SECONDS = float(os.environ.get("UNIONFS_ORACLE_SHRINK_SECONDS", "120"))
@@ -54,9 +55,11 @@ def given_options() -> Chosen | None:
 
 
 @pytest.mark.timeout(SECONDS + SHRINK_SECONDS + 300)
-def test_machine(scratch: Path, subject: Driver) -> None:
+def test_machine(scratch: Path, subject: Driver, capfd: pytest.CaptureFixture[str]) -> None:
     given = os.environ.get("UNIONFS_ORACLE_SEED")
     number = int(given) if given else random.SystemRandom().randrange(1 << 32)
+    with capfd.disabled():
+        print(f"\nrandom scripts from UNIONFS_ORACLE_SEED={number} on", file=sys.stderr)
     search = Search(scratch, subject, options=given_options())
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline or not search.examples:
@@ -71,7 +74,8 @@ def test_machine(scratch: Path, subject: Driver) -> None:
                 raise
             break
         number += 1
-    print(f"{search.steps} steps on both in {search.examples} examples with {search.remounts} remounts")
+    with capfd.disabled():
+        print(f"\n{search.steps} steps on both in {search.examples} examples with {search.remounts} remounts", file=sys.stderr)
     if search.failed is not None:
         pytest.fail(f"UNIONFS_ORACLE_SEED={number} repeats this\n{report(*search.failed, Replay(scratch, subject))}")
 
