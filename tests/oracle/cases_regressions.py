@@ -106,4 +106,27 @@ REGRESSIONS: list[Script] = [
             Call("listing", (".",)),
         ),
     ),
+    Script(
+        name="without-uuids-filesystems-are-told-apart-all-the-same",
+        lowers=3,
+        options={"redirect_dir": "on"},
+        foreign=True,
+        layers=(
+            Entry("lower1", "dir", "b", (0o700, 0)),
+            Entry("lower1", "file", "c", (b"N" * 5000, 0o600, 0)),
+            Entry("lower1", "dir", "b/c", (0o2775, 0)),
+        ),
+        before=(
+            Call("rename", ("c", "b/c/a", "")),
+            Call("mkdir", ("a", 0o600)),
+        ),
+        steps=(
+            Call("rename", ("a", "b", "EXCHANGE")),
+            Call("cross", ({"redirect_dir": "on", "xino": "off", "uuid": "off", "metacopy": "off"},)),
+            Call("look", ()),
+            Call("write", ("a/c/a", b"pppppppppp", "O_WRONLY")),
+            Call("remount", ({"redirect_dir": "off", "xino": "off", "uuid": "off", "metacopy": "off"},)),
+            Call("look", ()),
+        ),
+    ),
 ]

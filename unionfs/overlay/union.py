@@ -306,11 +306,17 @@ def _descriptor_limit() -> int:
 
 
 def _apply_identity(config: UnionConfig, opened: list[Layer]) -> None:
-    """What `xino` and `uuid` ask of the layers.  Raises LayerError when a layer has no file handles, and xino=on."""
+    """What `xino` and `uuid` ask of the layers.  Raises LayerError when a layer has no file handles, and xino=on.
+
+    uuid=off needs all of them on one filesystem, since they can't be told apart without (fs/overlayfs/super.c, ovl_get_layers).
+    """
+    single = len({layer.dev for layer in opened}) == 1
+    if config.uuid is Uuid.OFF and not single:
+        logging.getLogger("unionfs").warning("uuid=off: the layers are on several filesystems; taken as uuid=null")
     for layer in opened:
         if config.xino is Xino.ON and not layer.handles:
             raise LayerError(f"xino=on: the filesystem of {os.fsdecode(layer.path)} has no file handles; use xino=auto")
-        if config.uuid is Uuid.OFF:
+        if config.uuid is Uuid.OFF and single:
             layer.uuid = bytes(16)
 
 
