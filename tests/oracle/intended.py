@@ -79,6 +79,12 @@ WHICH_NAME = (
 )
 """Why random scripts do not compare then the uppers of lanes with links; they are mounted crosswise all the same."""
 
+DATA_FOLLOW = (
+    "with metacopy=on the kernel's opening a file for writing changes its mtime, as the data follow the metadata; with ours only "
+    "a write does"
+)
+"""Why random scripts do not compare then the mtime of what one of the two has just changed."""
+
 UNREACHABLE = (
     "a name that can't be looked up (a redirect that is not followed) is listed, as what is there; the kernel's listing "
     "fails with EPERM where it looks names up for their inode numbers, and then leaves it out"

@@ -20,6 +20,8 @@ from unionfs.overlay.layer import Layer
 
 _log: Final = logging.getLogger("unionfs")
 _OPTION: Final = re.compile(rb"(?:^|,)(?:upperdir|workdir)=((?:[^,\\]|\\.)*)")
+#: Characters of a command line that are shown.
+_SHOWN: Final = 120
 
 #: (st_dev, st_ino) of a directory that a kernel overlay writes to, and where that is mounted.
 Overlays = Mapping[tuple[int, int], str]
@@ -96,8 +98,8 @@ def _flock_holder(fd: int) -> str:
 
 def _process(process: str) -> str:
     with open(f"/proc/{process}/cmdline", "rb") as cmdline:
-        words = cmdline.read().rstrip(b"\0").split(b"\0")
-    return f"process {process} ({os.fsdecode(b' '.join(words))})"
+        command = os.fsdecode(cmdline.read().rstrip(b"\0").replace(b"\0", b" "))
+    return f"process {process} ({command if len(command) <= _SHOWN else command[:_SHOWN] + '...'})"
 
 
 def mounted_overlays() -> dict[tuple[int, int], str]:
