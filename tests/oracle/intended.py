@@ -79,6 +79,12 @@ WHICH_NAME = (
 )
 """Why random scripts do not compare then the uppers of lanes with links; they are mounted crosswise all the same."""
 
+REMOVED_ACL = (
+    "removing an access ACL leaves the set-group-ID bit to an owner outside the group, as every filesystem below does; the "
+    "kernel's overlayfs clears it"
+)
+"""Why random scripts remove ACLs as root alone."""
+
 DATA_FOLLOW = (
     "with metacopy=on the kernel's opening a file for writing changes its mtime, as the data follow the metadata; with ours only "
     "a write does"

@@ -23,6 +23,8 @@ PATHS = [
 MODES = (0o600, 0o644, 0o755, 0o4755, 0o2775, 0o1777, 0o700, 0o444)
 SIZES = (0, 1, 100, 4096, 6000, 70_000)
 USER = 1001
+AS_ROOT = frozenset(("removeacl",))
+"""Never as another user (intended.REMOVED_ACL)."""
 SLOTS = 4
 LONG_AGO_NS = 10**9
 DEEPEST = 200
@@ -215,7 +217,7 @@ def next_call(name: str, number: int, lane_number: int, lane: Lane) -> Call:
     """The call of a kind that a number stands for, over what there is in a lane."""
     rng = random.Random(f"{number}/{lane_number}")
     call = KINDS[name](Draw(rng, lane))
-    return call._replace(uid=USER) if rng.random() < UNPRIVILEGED else call
+    return call._replace(uid=USER) if rng.random() < UNPRIVILEGED and name not in AS_ROOT else call
 
 
 # ------------------------------------------------------------------------------------------------------------------- layers

@@ -20,8 +20,8 @@ from unionfs.overlay.layer import Layer
 
 _log: Final = logging.getLogger("unionfs")
 _OPTION: Final = re.compile(rb"(?:^|,)(?:upperdir|workdir)=((?:[^,\\]|\\.)*)")
-#: Characters of a command line that are shown.
-_SHOWN: Final = 120
+#: Characters of each word of a command line that are shown, but for the last: where it is mounted.
+_SHOWN: Final = 60
 
 #: (st_dev, st_ino) of a directory that a kernel overlay writes to, and where that is mounted.
 Overlays = Mapping[tuple[int, int], str]
@@ -98,8 +98,9 @@ def _flock_holder(fd: int) -> str:
 
 def _process(process: str) -> str:
     with open(f"/proc/{process}/cmdline", "rb") as cmdline:
-        command = os.fsdecode(cmdline.read().rstrip(b"\0").replace(b"\0", b" "))
-    return f"process {process} ({command if len(command) <= _SHOWN else command[:_SHOWN] + '...'})"
+        *words, last = os.fsdecode(cmdline.read().rstrip(b"\0")).split("\0")
+    short = (word if len(word) <= _SHOWN else word[:_SHOWN] + "..." for word in words)
+    return f"process {process} ({' '.join([*short, last])})"
 
 
 def mounted_overlays() -> dict[tuple[int, int], str]:
