@@ -129,4 +129,18 @@ REGRESSIONS: list[Script] = [
             Call("look", ()),
         ),
     ),
+    Script(
+        name="a-mapping-takes-no-capability",
+        lowers=2,
+        options={"redirect_dir": "nofollow", "userxattr": None},
+        layers=(Entry("lower0", "file", "b", (b"PPP", 0o644, 1001)),),
+        steps=(
+            Call("open", (3, "b", "O_RDONLY", 0o0)),
+            Call("rename", ("b", "c", "")),
+            Call("setcap", ("c",)),
+            Call("open", (1, "c", "O_RDWR", 0o444)),
+            Call("map_write", (1, b"p")),
+            Call("look", ()),
+        ),
+    ),
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, stat, xattr
@@ -101,6 +103,17 @@ def drop_capabilities(union: Union, node: Node) -> None:
     if xattr.find(*node.at(), _CAPABILITY) is not None:
         ensure_metadata(union, node)
         xattr.remove(*node.at(), _CAPABILITY)
+
+
+@contextmanager
+def keeping_capability(fd: int) -> Iterator[None]:
+    """The open file has afterwards the security.capability that it had before, whatever a write in between took away."""
+    capability = xattr.find(fd, None, _CAPABILITY)
+    try:
+        yield
+    finally:
+        if capability is not None and xattr.find(fd, None, _CAPABILITY) is None:
+            xattr.write(fd, None, _CAPABILITY, capability)
 
 
 def read_link(node: Node) -> bytes:

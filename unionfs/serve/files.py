@@ -162,7 +162,12 @@ class Files:
         if request.write_flags & abi.WRITE_KILL_SUIDGID:
             attrs.kill_privileges(self._union, node)
             self._union.changed.append(node)
-        return os.pwrite(self._descriptors.get(node), request.data, request.offset)
+        fd = self._descriptors.get(node)
+        if request.write_flags & abi.WRITE_CACHE:
+            # Pages changed through a mapping, which takes no capability from the file as our write does.
+            with attrs.keeping_capability(fd):
+                return os.pwrite(fd, request.data, request.offset)
+        return os.pwrite(fd, request.data, request.offset)
 
     def fsync(self, header: Header, request: Fsync) -> Awaitable[None] | None:
         node = self._union.node(header.nodeid)
