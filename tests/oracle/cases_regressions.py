@@ -143,4 +143,29 @@ REGRESSIONS: list[Script] = [
             Call("look", ()),
         ),
     ),
+    Script(
+        name="a-redirect-out-of-an-opaque-directory-on-a-redirect's-way",
+        lowers=2,
+        options={"redirect_dir": "on"},
+        layers=(
+            Entry("lower1", "xopaque", "a"),
+            Entry("lower1", "dir", "a/a", (0o2775, 0)),
+            Entry("lower1", "xopaque", "a/a/b"),
+            Entry("lower0", "opaque", "c"),
+        ),
+        before=(Call("rename", ("a/a", "c/a", "")),),
+        steps=(
+            Call("rename", ("c/a", "a/c", "")),
+            Call("remount", ({"redirect_dir": "on"},)),
+            Call("look", ()),
+        ),
+    ),
+    Script(
+        name="a-mapping-of-a-lower-file-on-tmpfs-fills-its-holes",
+        lowers=2,
+        options={"redirect_dir": "on"},
+        foreign=True,
+        layers=(Entry("lower1", "sparse", "b"),),
+        steps=(Call("mapped", ("b",)),),
+    ),
 ]

@@ -89,7 +89,11 @@ def _walk(layer: Layer, path: bytes) -> tuple[RealDir | None, bytes, bool]:
                 ended = True
             elif mark.redirect is not None:
                 target = allowed(layer, mark.redirect)
-                onward = target[1:].split(b"/") if target.startswith(b"/") else [*onward[:-1], target]
+                if target.startswith(b"/"):
+                    # It leads out of whatever opaque directory was passed by (fs/overlayfs/namei.c, ovl_check_redirect).
+                    onward, ended = target[1:].split(b"/"), False
+                else:
+                    onward[-1] = target
     return here, b"/" + b"/".join(onward), ended
 
 
