@@ -20,6 +20,8 @@ from tests.support.mounts import Layers, Unionfs, option_string, unmount
 
 MEGABYTE = 1 << 20
 DATA = bytes(range(256)) * 4096
+OWNER, GROUP, STRANGER = 1001, 1002, 1003
+TEXT = "for the group\n"
 UPPERS = ("ext4", "xfs", "btrfs", "tmpfs")
 IMAGES = {
     "squashfs": ["mksquashfs", "{tree}", "{image}", "-quiet", "-no-progress"],
@@ -44,6 +46,9 @@ def fill(tree: Path) -> None:
     (tree / "small").write_bytes(b"small\n")
     os.link(tree / "small", tree / "link")
     os.setxattr(tree / "small", "user.name", b"value")
+    (tree / "grouped").write_text(TEXT)
+    os.chown(tree / "grouped", OWNER, GROUP)
+    (tree / "grouped").chmod(0o640)
     (tree / "symlink").symlink_to("data")
 
 
@@ -145,6 +150,18 @@ def test_what_is_copied_up(layers: Layers) -> None:
     assert blocks * 512 < MEGABYTE or below * 512 > 2 * MEGABYTE
 
 
+def test_who_is_not_the_owner(layers: Layers) -> None:
+    """Access is by group and others, also where the layer's filesystem has no ACLs that could say more."""
+    with Unionfs().mount(layers) as mnt:
+        for uid, gid, output in ((OWNER, OWNER, TEXT), (STRANGER, GROUP, TEXT), (STRANGER, STRANGER, "")):
+            # By a relative path: the directories above are not everybody's.
+            command = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "cat", "grouped"]
+            done = subprocess.run(command, cwd=mnt, check=False, capture_output=True, text=True)
+            assert (done.stdout, "Permission denied" in done.stderr) == (output, not output), done.stderr
+        with pytest.raises(OSError, match="No data available"):
+            os.getxattr(mnt / "grouped", "system.posix_acl_access")
+
+
 def test_the_kernel_does_the_io(layers: Layers, tmp_path: Path) -> None:
     """No READ and no WRITE of what is on the upper layer, whatever the two filesystems are."""
     (tmp_path / "log").touch()
@@ -174,7 +191,7 @@ def test_one_lower_on_each_filesystem(upper: str, lower_on: Callable[[str], Path
         done = unionfs("-v", "-o", option_string(layers, {"passthrough": "on"}), layers.mnt)
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "passthrough: on", "")
         numbers = [os.lstat(layers.mnt / name).st_ino for name in os.listdir(layers.mnt) if name != "link"]
-        assert len(set(numbers)) == len(numbers) == 6
+        assert len(set(numbers)) == len(numbers) == 7
         options = f"lowerdir={layers.mnt},upperdir={base}/above-upper,workdir={base}/above-work"
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, base / "above"], check=True)
         try:

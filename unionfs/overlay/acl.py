@@ -10,6 +10,7 @@ from typing import Final
 
 ACCESS: Final = "system.posix_acl_access"
 DEFAULT: Final = "system.posix_acl_default"
+NAMES: Final = frozenset((ACCESS, DEFAULT))
 _VERSION: Final = 2
 _HEAD: Final = struct.Struct("<I")
 _ENTRY: Final = struct.Struct("<HHI")

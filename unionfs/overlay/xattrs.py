@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import xattr
-from unionfs.overlay import marks, protect
+from unionfs.overlay import acl, marks, protect
 from unionfs.overlay.copyup import ensure_metadata
 from unionfs.overlay.node import Node
 
@@ -17,8 +17,17 @@ _NAME_MAX: Final = 255
 
 
 def get(union: Union, node: Node, attribute: str) -> bytes:
-    """getxattr(2).  Raises ENODATA, EOPNOTSUPP."""
-    return xattr.read(*node.at(), _real_name(union, attribute, errno.ENODATA))
+    """getxattr(2).  Raises ENODATA, EOPNOTSUPP.
+
+    Where a layer's filesystem has no ACLs there simply is none: for another answer the kernel refuses all access to the object by
+    who is not its owner (fs/fuse/acl.c).
+    """
+    try:
+        return xattr.read(*node.at(), _real_name(union, attribute, errno.ENODATA))
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP and attribute in acl.NAMES:
+            raise OSError(errno.ENODATA, "no ACL") from None
+        raise
 
 
 def names(union: Union, node: Node, trusted: bool) -> list[str]:

@@ -158,7 +158,7 @@ class _Mount:
     def _wanted(self) -> Wanted:
         flags = _FLAGS
         flags |= abi.NO_EXPORT_SUPPORT if self._union.exports is None else abi.EXPORT_SUPPORT
-        if not self._config.noacl:
+        if not self._config.noacl and not self._union.config.noxattrs:
             flags |= abi.POSIX_ACL
         if not self._plan.obstacle:
             flags |= abi.PASSTHROUGH

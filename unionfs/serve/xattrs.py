@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _WRITABLE_BY_OTHERS: Final = modes.S_IWGRP | modes.S_IWOTH
 _CAPABILITY: Final = "security.capability"
-_ACLS: Final = (acl.ACCESS, acl.DEFAULT)
 
 
 class Xattrs:
@@ -42,7 +41,7 @@ class Xattrs:
         if any(name.startswith("trusted.") for name in names) and not may_see_trusted(header.uid, header.pid):
             names = [name for name in names if not name.startswith("trusted.")]
         if self._noacl:
-            names = [name for name in names if name not in _ACLS]
+            names = [name for name in names if name not in acl.NAMES]
         return _sized(b"".join(os.fsencode(name) + b"\0" for name in names), request.size)
 
     def setxattr(self, header: Header, request: Setxattr) -> None:
@@ -69,7 +68,7 @@ class Xattrs:
 
     def _name(self, name: bytes) -> str:
         text = os.fsdecode(name)
-        if self._noacl and text in _ACLS:
+        if self._noacl and text in acl.NAMES:
             raise OSError(errno.EOPNOTSUPP, "ACLs are switched off")
         return text
 
