@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import LayersFactory
 from tests.overlay.conftest import OpenUnion, config_of, opened
 from tests.overlay.test_lookup import directory_of, node_of
-from tests.support.lowers import watch
+from tests.support.lowers import changes_meant, check, watch
 from tests.support.mounts import Kernel, Layers, MountFailed
 from tests.support.trees import diff, snapshot
 from unionfs.linux import fs
@@ -65,6 +65,9 @@ class TestOverlaps:
             with pytest.raises(MountFailed), Kernel().mount(twice):
                 pass
             refused(twice, "overlaps")
+            check(twice.lowers)
+            # Another directory is there once this is unmounted.
+            changes_meant(view)
 
     def test_inside_another_by_another_mount(self, layers: Layers) -> None:
         view = layers.mnt.parent / "view"

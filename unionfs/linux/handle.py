@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import struct
+import threading
 from typing import Final, NamedTuple
 
 from unionfs.linux import libc
@@ -17,11 +18,23 @@ _HEAD: Final = struct.Struct("=Ii")
 _FS_IOC_GETFSUUID: Final = 0x80111500
 #: _IOR(0x94, 31, struct btrfs_ioctl_fs_info_args), 1024 bytes: u64 max_id, u64 num_devices, u8 fsid[16], ... (linux/btrfs.h).
 _BTRFS_IOC_FS_INFO: Final = 0x8400941F
-_NO_HANDLE: Final = _HEAD.pack(MAX_HANDLE_SZ, 0)
 _name_to_handle_at: Final = libc.function(
     "name_to_handle_at", ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
 )
 _UNSUPPORTED: Final = frozenset((errno.EOPNOTSUPP, errno.EOVERFLOW, errno.ENOSYS, errno.EPERM))
+
+
+class _PerThread(threading.local):
+    """Room for the result; for each thread, since copies are made in worker threads too."""
+
+    def __init__(self) -> None:
+        self.handle = ctypes.create_string_buffer(_HEAD.size + MAX_HANDLE_SZ)
+        self.address = ctypes.addressof(self.handle)
+        self.mount_id = ctypes.c_int()
+        self.mount_id_address = ctypes.addressof(self.mount_id)
+
+
+_thread: Final = _PerThread()
 
 
 class Handle(NamedTuple):
@@ -33,14 +46,14 @@ class Handle(NamedTuple):
 
 def encode(dir_fd: int, name: bytes) -> Handle | None:
     """name_to_handle_at(2); None where the filesystem has no handles."""
-    buffer = ctypes.create_string_buffer(_NO_HANDLE, _HEAD.size + MAX_HANDLE_SZ)
-    mount_id = ctypes.c_int()
-    if _name_to_handle_at(dir_fd, name, buffer, ctypes.byref(mount_id), AT_EMPTY_PATH):
+    room = _thread
+    _HEAD.pack_into(room.handle, 0, MAX_HANDLE_SZ, 0)
+    if _name_to_handle_at(dir_fd, name, room.address, room.mount_id_address, AT_EMPTY_PATH):
         if ctypes.get_errno() in _UNSUPPORTED:
             return None
         raise libc.failed()
-    size, kind = _HEAD.unpack_from(buffer)
-    return Handle(kind, buffer.raw[_HEAD.size : _HEAD.size + size])
+    size, kind = _HEAD.unpack_from(room.handle)
+    return Handle(kind, ctypes.string_at(room.address + _HEAD.size, size))
 
 
 def open_handle(mount_fd: int, handle: Handle, flags: int) -> int:

@@ -53,7 +53,11 @@ def ensure_upper(union: Union, node: Node, length: int | None = None, found: Sta
         found = stat.stat(*node.at())
     if node.is_regular and (found.size if length is None else min(length, found.size)) > INLINE_LIMIT:
         raise CopyUpNeeded(node)
-    job(union, node, length, found).run()
+    if node.upper or not node.is_regular or length is not None:
+        job(union, node, length, found).run()
+        return
+    (union.copies_ahead.take(node) or CopyUp(union, node, None, found)).run()
+    union.copies_ahead.note(node)
 
 
 def ensure_metadata(union: Union, node: Node, found: Stat | None = None) -> None:
@@ -122,10 +126,11 @@ class CopyUp(Job):
 
     `prepare` and `publish` belong to the event loop, `copy` may run in a worker thread; `run` is all three.  `cancelled`
     stops a copy under way: `copy` then raises EINTR.  Whatever fails, nothing is left behind.
-    With a `mark`, the value of a metacopy mark, a file's data are left where they are.
+    With a `mark`, the value of a metacopy mark, a file's data are left where they are.  A regular file can be staged first, and
+    then run whenever it is wanted.
     """
 
-    __slots__ = ("_data", "_has_data", "_length", "_mark", "_name", "_node", "_source", "_stat", "_target", "_union")
+    __slots__ = ("_data", "_has_data", "_length", "_mark", "_name", "_node", "_source", "_staged", "_stat", "_target", "_union")
 
     def __init__(
         self, union: Union, node: Node, length: int | None = None, found: Stat | None = None, mark: bytes | None = None
@@ -140,10 +145,19 @@ class CopyUp(Job):
         self._data = -1
         self._target = -1
         self._has_data = False
+        self._staged = False
         self._stat = found
+
+    def stage(self) -> None:
+        """Do all that does not show, but for waiting until the data are on the device.  Raises as `run`; then close it."""
+        self.prepare()
+        self._fill()
+        self._staged = True
 
     def prepare(self) -> None:
         """Copy up the parents and make the staged object."""
+        if self._staged:
+            return
         union, node = self._union, self._node
         found = self._stat = self._stat or stat.stat(*node.at())
         if not node.unlinked:
@@ -167,7 +181,17 @@ class CopyUp(Job):
         self._name = name
 
     def copy(self) -> None:
-        """Data and metadata.  Raises EINTR when cancelled."""
+        """Data and metadata, and the data to the device.  Raises EINTR when cancelled."""
+        if not self._staged:
+            self._fill()
+        self._sync(self._here())
+
+    def _here(self) -> tuple[int, bytes]:
+        """The staged object."""
+        return (self._target, b"") if self._target >= 0 else (self._union.staging_area().work, self._name)
+
+    def _fill(self) -> None:
+        """Give the staged object its data and metadata."""
         found = self._stat
         assert found is not None
         if self._mark is not None:
@@ -180,14 +204,13 @@ class CopyUp(Job):
             if self._has_data and is_ordered(self._union):
                 # On its way to the device while the rest is done.
                 fs.start_write_out(self._target)
-        here = (self._target, b"") if self._target >= 0 else (self._union.staging_area().work, self._name)
+        here = self._here()
         self._copy_owner_and_mode(here, found)
         source = (self._source, None) if self._source >= 0 else self._node.at()
         copy_xattrs(self._union, source, (self._target, None) if self._target >= 0 else here)
         self._copy_flags(here)
         at.utimens(*here, (found.atime, found.atime_nsec), (found.mtime, found.mtime_nsec))
         self._write_origin(here)
-        self._sync(here)
 
     def _copy_owner_and_mode(self, here: tuple[int, bytes], found: Stat) -> None:
         """A staged file was made with the permission bits and as the server; the rest is set where it differs."""

@@ -125,8 +125,10 @@ class Attributes:
             attrs.chmod(union, node, request.mode)
         if valid & (abi.FATTR_ATIME | abi.FATTR_MTIME):
             attrs.utimens(union, node, *_times(request))
+        if union.changed and union.changed[-1] is node and node.nodeid == header.nodeid:
+            # The reply itself says what a copy-up has changed.
+            union.changed.pop()
         return AttrReply(self.valid(node), attr_of(node, attrs.real_stat(node)))
-
 
     def _truncate_by_path(self, header: Header, node: Node) -> None:
         """Truncation of a split file by name is for its latest inode, of which pages may be cached.

@@ -111,6 +111,7 @@ class Session:
         while True:
             turns += 1
             if not self._burst() and not self._work_ahead() and not (poller.look() if self._tasks else poller.ready()):
+                self.union.copies_ahead.drop()
                 await trio.lowlevel.wait_readable(self.device)
             elif self._tasks or turns % _TURNS == 0:
                 # Tasks and signals have to get their turn however busy the device is.
@@ -118,7 +119,13 @@ class Session:
 
     def _work_ahead(self) -> bool:
         """Nothing is waiting: do what will be asked for next; True when that has taken a while."""
-        return not self._tasks and self._server is not None and self._server.directories.make_ahead()
+        if self._tasks or self._server is None:
+            return False
+        try:
+            return self._server.directories.make_ahead() or self.union.copies_ahead.make()
+        except Exception:
+            _log.exception("work ahead of requests failed")
+            return False
 
     def _burst(self) -> bool:
         """Serve what is waiting, up to a number of requests; True when there may be more."""
@@ -302,6 +309,7 @@ class Session:
                 if job.copy_up.cancelled.value or self.union.inodes.by_id.get(node.nodeid) is not node:
                     raise OSError(errno.EINTR, "nobody waits for the copy-up any more")
                 job.copy_up.publish()
+                self.union.copies_ahead.note(node)
         except OSError as error:
             job.error = error
         except Exception as error:
