@@ -71,7 +71,8 @@ def main(arguments: Sequence[str]) -> int:
         top = make_disk(scratch, options.size)
         for kind, name in KINDS.items():
             lower = make_lower(top / kind.replace(" ", "-"), name, options.size)
-            print(f"\n| {kind} | page cache | charged to the processes | mapped by them | servers |\n| --- | --: | --: | --: | --: |")
+            print(f"\n| {kind} | page cache | charged to the processes | mapped by them | servers |")
+            print("| --- | --: | --: | --: | --: |")
             for file_system in compared():
                 cost = measure(file_system, lower, top / "cells", options.mounts)
                 numbers = [round(value / _MEBIBYTE) for value in (cost.cache, cost.charged, cost.mapped, cost.servers)]

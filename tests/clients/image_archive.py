@@ -1,4 +1,4 @@
-"""Image archives: what exactly is in each layer of an image that podman or buildah has saved, and what in an exported container?"""
+"""Image archives: what exactly is in each layer of an image that podman has saved, and in an exported container?"""
 
 from __future__ import annotations
 

@@ -59,13 +59,13 @@ cd "$1"
 export CONTAINERS_CONF="$1/containers.conf" CONTAINERS_STORAGE_CONF="$1/storage.conf" TMPDIR="$1" XDG_RUNTIME_DIR="$1/run"
 run() { podman run --cgroups=disabled --network none --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 "$@"; }
 build() { podman build -q --isolation chroot --timestamp 0 "$@"; }
-mounted() { pgrep -c -f -- "-m unionfs .*$PWD/" || true; }
+mounted() { pgrep -c -f -- "^[^ ]*python[^ ]* -m unionfs .*$PWD/" || true; }
 ended() {
     for attempt in $(seq 200); do
         if test "$(mounted)" = 0; then return 0; fi
         sleep 0.1
     done
-    pgrep -a -f -- '-m unionfs' >&2
+    pgrep -a -f -- "^[^ ]*python[^ ]* -m unionfs" >&2
     return 1
 }
 """

@@ -14,7 +14,8 @@ podman import -q image.tar tiny >/dev/null
 mkdir volume; echo below > volume/file; echo payload > payload
 made=$(buildah from tiny)
 buildah copy -q --chown 3:4 $made payload /data/payload >/dev/null
-buildah run $made -- sh -c 'stat -c "%u %g" /data/payload; rm /etc/motd; mkdir /data/new; mv /data/new /data/moved; chown -R 5:6 /data'
+buildah run $made -- sh -c '
+stat -c "%u %g" /data/payload; rm /etc/motd; mkdir /data/new; mv /data/new /data/moved; chown -R 5:6 /data'
 buildah run -v "$PWD/volume:/mnt:O" $made -- sh -c 'echo more >> /mnt/file; rm -f /mnt/none; cat /mnt/file'
 cat volume/file
 buildah config --env NAME=value $made
@@ -22,7 +23,8 @@ buildah commit -q $made result >/dev/null
 printf 'FROM result\nRUN rm -r /data/moved && echo $NAME > /data/name\nRUN mkdir /data/moved\n' > Containerfile
 buildah bud -q --layers -t second -f Containerfile . >/dev/null
 again=$(buildah from second)
-buildah run $again -- sh -c 'cat /data/name; ls -A /data /data/moved; stat -c "%u %g" /data/payload; ls /etc/motd 2>/dev/null || echo gone'
+buildah run $again -- sh -c '
+cat /data/name; ls -A /data /data/moved; stat -c "%u %g" /data/payload; ls /etc/motd 2>/dev/null || echo gone'
 run --rm -v "$PWD/volume:/mnt:O" second sh -c 'echo x > /mnt/x; ls /mnt'
 ls volume
 buildah rm -a >/dev/null

@@ -51,6 +51,26 @@ def test_relative_paths(filled: Layers, scratch: Path) -> None:
     assert (filled.lowers[0] / "file").read_bytes() == b"below\n"
 
 
+def test_paths_as_containers_storage_names_them(filled: Layers) -> None:
+    """Short links from the directory the program is started in, `..` behind a link, an empty option at the end."""
+    store = filled.mnt.parent / "store"
+    for directory in ("id1/diff", "id1/diff1", "id2/diff", "id3/diff", "id3/work", "l"):
+        (store / directory).mkdir(parents=True)
+        (store / directory / directory.replace("/", "-")).write_bytes(b"")
+    (store / "id3" / "work" / "id3-work").unlink()
+    for number in (1, 2):
+        (store / "l" / f"LINK{number}").symlink_to(f"../id{number}/diff")
+    layers = [store / "id1" / "diff1", store / "id1" / "diff", store / "id2" / "diff"]
+    named = "lowerdir=l/LINK1/../diff1:l/LINK1:l/LINK2,upperdir=id3/diff,workdir=id3/work,"
+    with lowers.untouched(layers, store / "id3" / "work"):
+        done = unionfs("-o", named, filled.mnt, cwd=store)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        try:
+            assert sorted(os.listdir(filled.mnt)) == ["id1-diff", "id1-diff1", "id2-diff", "id3-diff"]
+        finally:
+            unmount(filled.mnt)
+
+
 def test_a_source_is_shown_as_the_mounts_device(filled: Layers) -> None:
     done = unionfs("my-source", filled.mnt, "-o", option_string(filled, {}))
     assert done.returncode == 0, done.stderr

@@ -38,7 +38,7 @@ class Layer:
     readable: its root opened for reading, as file handles need it.  has_flags: what statx(2) says of immutable files is meant.
     below: the layers below it that show in the union.  follow: redirects found in it are followed.
     metacopy: files in it whose data are below are followed.  data_layers: those in which such files may have their data.
-    trapped: of a lower layer, the upper layer and the work directory as (dev, ino) if they lie in it; nothing may reach them there.
+    trapped: of a lower layer, the upper layer and the work directory as (dev, ino) if they lie in it; nothing reaches them there.
     """
 
     number: int
@@ -84,7 +84,7 @@ class Layer:
         self.stack_depth = _LEAST_DEPTH.get(kind, 0)
 
     def check_trap(self, found: stat.Stat) -> None:
-        """Raises ELOOP for what is `trapped`, as overlayfs does (fs/overlayfs/namei.c, "Caught in a trap of overlapping layers")."""
+        """Raises ELOOP for what is `trapped`, as overlayfs does (namei.c, "Caught in a trap of overlapping layers")."""
         if (found.dev, found.ino) in self.trapped:
             raise OSError(errno.ELOOP, "the upper layer or work directory of this union, seen in a lower layer")
 
