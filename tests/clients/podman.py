@@ -133,12 +133,18 @@ def as_root(directory: Path, script: str, files: Iterable[Path], kernel: bool = 
         )  # fmt: skip
 
 
-def rootless(script: str, files: Iterable[Path]) -> Finished:
-    """The same as an ordinary user with subordinate ids. `$INSIDE` runs a command where that user's ids are root's."""
+def rootless(script: str, files: Iterable[Path], directory: Path | None = None) -> Finished:
+    """The same as an ordinary user with subordinate ids. `$INSIDE` runs a command where that user's ids are root's.
+
+    The storage is in a place of its own; what the script leaves in `results` comes to `directory`.
+    """
     with ordinary_user_place() as place:
         python = place / "python" / "bin" / "python{}.{}".format(*sys.version_info[:2])
         prepare(place, place, files, f"{place}/source:{place}/packages", python, False)
         for path in (place, *place.rglob("*")):
             os.lchown(path, NOBODY, NOBODY)
         script = 'INSIDE="podman unshare"; set -- "$PWD"' + PRIVATE + script + "ended"
-        return as_ordinary_user(place, script, ALONE + SUBORDINATE_IDS)
+        done = as_ordinary_user(place, script, ALONE + SUBORDINATE_IDS)
+        if directory is not None and (place / "results").exists():
+            shutil.copytree(place / "results", directory / "results")
+        return done
