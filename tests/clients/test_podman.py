@@ -30,6 +30,7 @@ podman commit -q one two >/dev/null
 run --rm two sh -c 'ls -d /d /etc/new; ls /data; ls /etc/motd 2>/dev/null || echo gone'
 run --detach --name long two sleep 100 >/dev/null
 podman exec long cat /etc/new
+podman info --format '{{json .Store.GraphOptions}}' | grep -o '"unionfs: version [0-9]' | tr -d '"'
 podman kill long >/dev/null
 podman rm -f -a >/dev/null
 $INSIDE sh look tiny > after
@@ -52,6 +53,7 @@ D /etc/motd
 /etc/new
 gone
 new
+unionfs: version 0
 """
 
 
