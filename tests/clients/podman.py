@@ -78,8 +78,11 @@ SUBORDINATE_IDS = """
 mkdir "$place/dev/upper" "$place/dev/work"
 mount -t overlay -o "lowerdir=/etc,upperdir=$place/dev/upper,workdir=$place/dev/work" overlay /etc
 for file in /etc/subuid /etc/subgid; do echo nobody:200000:65536 > $file; done
+install -d -o 65534 -g 65534 -m 700 /run/user/65534
 """
-"""Shell, as root: subordinate ids for the user, in the /etc of this mount namespace alone."""
+"""Shell, as root: subordinate ids for the user, in the /etc of this mount namespace alone, and a runtime directory where podman
+looks when a process of its own has not inherited the environment.
+"""
 
 
 def make_image(directory: Path, programs: Iterable[str]) -> Path:
