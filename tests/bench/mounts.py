@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,11 +108,24 @@ def mounted_on(file_system: FileSystem, cell: Cell) -> Iterator[None]:
 
     Raises MountError when the file system does not come up.
     """
+    with mounted_together(file_system, [cell]):
+        yield
+
+
+@contextmanager
+def mounted_together(file_system: FileSystem, cells: Sequence[Cell]) -> Iterator[None]:
+    """As `mounted_on`, several unions at once. Raises MountError for the first that does not come up.
+
+    Afterwards it waits for the end of every child of this process, so its own programs have to end inside the block.
+    """
     try:
-        _mount(file_system.command(cell), cell.mount)
+        for cell in cells:
+            _mount(file_system.command(cell), cell.mount)
         yield
     finally:
-        _unmount(cell.mount)
+        for cell in cells:
+            _unmount(cell.mount)
+        _await_servers()
 
 
 def _mount(command: list[str], mount: Path) -> None:
@@ -148,7 +161,6 @@ def _unmount(mount: Path) -> None:
             continue
         if done.returncode:
             time.sleep(0.5)
-    _await_servers()
 
 
 def _is_mounted(mount: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.command import unionfs, wait_for
+from tests.clients.command import errno_of, unionfs, wait_for
 from tests.conftest import LayersFactory
 from tests.support import lowers
 from tests.support.mounts import (
@@ -48,6 +49,26 @@ def test_relative_paths(filled: Layers, scratch: Path) -> None:
         unmount(filled.mnt)
     assert sorted(os.listdir(filled.top)) == ["file", "new"]
     assert (filled.lowers[0] / "file").read_bytes() == b"below\n"
+
+
+def test_paths_as_containers_storage_names_them(filled: Layers) -> None:
+    """Short links from the directory the program is started in, `..` behind a link, an empty option at the end."""
+    store = filled.mnt.parent / "store"
+    for directory in ("id1/diff", "id1/diff1", "id2/diff", "id3/diff", "id3/work", "l"):
+        (store / directory).mkdir(parents=True)
+        (store / directory / directory.replace("/", "-")).write_bytes(b"")
+    (store / "id3" / "work" / "id3-work").unlink()
+    for number in (1, 2):
+        (store / "l" / f"LINK{number}").symlink_to(f"../id{number}/diff")
+    layers = [store / "id1" / "diff1", store / "id1" / "diff", store / "id2" / "diff"]
+    named = "lowerdir=l/LINK1/../diff1:l/LINK1:l/LINK2,upperdir=id3/diff,workdir=id3/work,"
+    with lowers.untouched(layers, store / "id3" / "work"):
+        done = unionfs("-o", named, filled.mnt, cwd=store)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        try:
+            assert sorted(os.listdir(filled.mnt)) == ["id1-diff", "id1-diff1", "id2-diff", "id3-diff"]
+        finally:
+            unmount(filled.mnt)
 
 
 def test_a_source_is_shown_as_the_mounts_device(filled: Layers) -> None:
@@ -96,6 +117,30 @@ def test_a_mount_inside_a_lower_does_not_show(filled: Layers) -> None:
                 assert os.listdir(mnt / "inside") == ["covered"]
         finally:
             subprocess.run(["umount", str(inside)], check=True)
+
+
+@pytest.mark.parametrize("driver", [Unionfs(), Kernel()], ids=["unionfs", "overlay"])
+def test_upper_and_work_inside_the_lower(driver: Unionfs | Kernel, filled: Layers) -> None:
+    """As with a container over a home directory that holds the storage of containers: changes go there, but never show there."""
+    lower = filled.lowers[0]
+    upper, work = lower / "store" / "upper", lower / "store" / "work"
+    (upper / "moved").mkdir(parents=True)
+    os.setxattr(upper / "moved", "trusted.overlay.redirect", b"/store/upper")
+    work.mkdir()
+    mnt = driver.start(replace(filled, upper=upper, work=work))
+    lowers.changes_meant(lower)
+    try:
+        (mnt / "file").write_bytes(b"above\n")
+        (mnt / "store" / "new").write_bytes(b"")
+        assert (upper / "file").read_bytes() == b"above\n"
+        assert sorted(os.listdir(mnt / "store")) == ["new", "upper", "work"]
+        for trapped in ("store/upper", "store/work", "store/upper/file", "moved"):
+            assert errno_of(mnt / trapped) == errno.ELOOP
+    finally:
+        unmount(mnt)
+        lowers.changes_meant(lower)
+    assert (lower / "file").read_bytes() == b"below\n"
+    assert not (lower / "store" / "new").exists()
 
 
 NAMES = ["a:b", "a,b", "a\\b", "a b", "ä☃", "new\nline", "=,lowerdir=", os.fsdecode(b"\xff\xfe")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_the_root_stays_open(layer: Layer) -> None:
 
 @pytest.mark.parametrize("openat2", [True, False])
 def test_a_deep_one_needs_no_other(openat2: bool, layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*_: object) -> int:
+    def unknown(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSYS, "an older kernel")
 
     if not openat2:
@@ -87,6 +88,25 @@ def test_a_deep_one_needs_no_other(openat2: bool, layer: Layer, monkeypatch: pyt
     assert len(os.listdir("/proc/self/fd")) == before + 1
     assert chain[-1].path() == b"/".join([layer.path, *[b"deep"] * DEEP])
     chain[-1].close()
+
+
+def test_a_deep_one_in_a_mount_inside_of_a_layer_that_could_not_be_cloned(layers: Layers) -> None:
+    """An ordinary user's layer shows what is mounted in it, however its directories are opened again."""
+    inside = layers.lowers[0] / "deep" / "deep"
+    inside.mkdir(parents=True)
+    layer = Layer(1, os.fsencode(layers.lowers[0]), marks.USER, DescriptorCache(10))
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", inside], check=True)
+    try:
+        (inside / "deep").mkdir()
+        layer.adopt_root(os.open(layers.lowers[0], os.O_PATH | os.O_DIRECTORY))
+        chain = [layer.root]
+        for _ in range(3):
+            chain.append(RealDir(layer, chain[-1], b"deep"))
+        assert os.stat(chain[-1].fd()).st_dev == inside.stat().st_dev
+        chain[-1].close()
+    finally:
+        layer.close()
+        subprocess.run(["umount", inside], check=True)
 
 
 def test_what_is_gone(layer: Layer) -> None:

@@ -38,6 +38,7 @@ from unionfs.linux.mount import (
 from unionfs.overlay.config import Fsync, RedirectDir, Uuid, Verity, Xino
 from unionfs.serve.config import InodePassthrough, LowerIo, Passthrough
 
+_PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable")
 _ATIME_KINDS = MS_NOATIME | MS_RELATIME | MS_STRICTATIME
 
 
@@ -240,6 +241,7 @@ def _passed_over() -> tuple[Option, ...]:
         "noiversion": "for mount(8)",
         "mand": "for mount(8); gone from the kernel",
         "nomand": "for mount(8); gone from the kernel",
+        **dict.fromkeys(_PROPAGATION, "for mount(8) and buildah"),
         "default_permissions": "always so: the kernel checks permissions",
         "static_nlink": "always so: a merged directory has the link count 1",
         "fast_ino": "fuse-overlayfs; inode numbers cost nothing here",

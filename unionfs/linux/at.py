@@ -41,12 +41,13 @@ def open_at(dir_fd: int, name: bytes, flags: int, mode: int = 0) -> int:
     return os.open(b"/proc/self/fd/%d" % dir_fd, (flags | os.O_CLOEXEC) & ~os.O_NOFOLLOW)
 
 
-def open_beneath(dir_fd: int, name: bytes, flags: int) -> int:
-    """openat2(2) of a path of several components that may cross neither symlink nor mount, nor leave `dir_fd`.
+def open_beneath(dir_fd: int, name: bytes, flags: int, *, across_mounts: bool = False) -> int:
+    """openat2(2) of a path of several components that may not cross a symlink, a mount (unless so told), nor leave `dir_fd`.
 
     Raises OSError: ELOOP (symlink), EXDEV (mount or escape), and what openat raises.
     """
-    how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH)
+    resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH | (0 if across_mounts else RESOLVE_NO_XDEV)
+    how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, resolve)
     return libc.syscall("openat2", dir_fd, name, how, ctypes.sizeof(how))
 
 

@@ -23,14 +23,17 @@ _SCAN_LIMIT: Final = 64 * 1024
 _A_PATH: Final = 15
 
 
-def _open_deep(top: int, names: list[bytes]) -> int:
-    """Open the directory below `top` whose path is `names` backwards, through neither symlink nor mount."""
+def _open_deep(top: int, names: list[bytes], *, private: bool) -> int:
+    """Open the directory below `top` whose path is `names` backwards, through no symlink.
+
+    Only where the layer is no private clone are there mounts in it; one component at a time they would be crossed, too.
+    """
     fd = top
     while names:
         part = names[-_A_PATH:]
         del names[-_A_PATH:]
         try:
-            below = at.open_beneath(fd, b"/".join(reversed(part)), os.O_PATH | os.O_DIRECTORY)
+            below = at.open_beneath(fd, b"/".join(reversed(part)), os.O_PATH | os.O_DIRECTORY, across_mounts=not private)
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.EPERM):
                 raise
@@ -108,7 +111,7 @@ class RealDir:
         if len(names) == 1:
             self._fd = os.open(self.name, _OPEN_DIR, dir_fd=above._fd)
         else:
-            self._fd = _open_deep(above._fd, names)
+            self._fd = _open_deep(above._fd, names, private=self.layer.private)
         self.layer.descriptors.add(self)
         return self._fd
 
