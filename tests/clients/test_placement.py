@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.command import errno_of, unionfs, wait_for
+from tests.clients.command import unionfs, wait_for
 from tests.conftest import LayersFactory
 from tests.support import lowers
 from tests.support.mounts import (
@@ -117,30 +116,6 @@ def test_a_mount_inside_a_lower_does_not_show(filled: Layers) -> None:
                 assert os.listdir(mnt / "inside") == ["covered"]
         finally:
             subprocess.run(["umount", str(inside)], check=True)
-
-
-@pytest.mark.parametrize("driver", [Unionfs(), Kernel()], ids=["unionfs", "overlay"])
-def test_upper_and_work_inside_the_lower(driver: Unionfs | Kernel, filled: Layers) -> None:
-    """As with a container over a home directory that holds the storage of containers: changes go there, but never show there."""
-    lower = filled.lowers[0]
-    upper, work = lower / "store" / "upper", lower / "store" / "work"
-    (upper / "moved").mkdir(parents=True)
-    os.setxattr(upper / "moved", "trusted.overlay.redirect", b"/store/upper")
-    work.mkdir()
-    mnt = driver.start(replace(filled, upper=upper, work=work))
-    lowers.changes_meant(lower)
-    try:
-        (mnt / "file").write_bytes(b"above\n")
-        (mnt / "store" / "new").write_bytes(b"")
-        assert (upper / "file").read_bytes() == b"above\n"
-        assert sorted(os.listdir(mnt / "store")) == ["new", "upper", "work"]
-        for trapped in ("store/upper", "store/work", "store/upper/file", "moved"):
-            assert errno_of(mnt / trapped) == errno.ELOOP
-    finally:
-        unmount(mnt)
-        lowers.changes_meant(lower)
-    assert (lower / "file").read_bytes() == b"below\n"
-    assert not (lower / "store" / "new").exists()
 
 
 NAMES = ["a:b", "a,b", "a\\b", "a b", "ä☃", "new\nline", "=,lowerdir=", os.fsdecode(b"\xff\xfe")]

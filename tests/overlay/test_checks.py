@@ -99,17 +99,10 @@ class TestOverlaps:
                 assert [name for name in ("file", "inside", "other") if node_of(union, name) is not None] == seen
                 assert merge.index_of(union, directory_of(union, "inside")).names.keys() == set()
 
-    def test_a_lower_layer_inside_the_upper_one(self, layers: Layers) -> None:
-        (layers.top / "lower").mkdir()
-        refused(Layers((*layers.lowers, layers.top / "lower"), layers.upper, layers.work, layers.mnt), "overlaps")
-
-    def test_an_upper_layer_inside_a_data_only_one(self, layers: Layers) -> None:
-        """Its files are found by their paths, which could lead anywhere in it."""
-        data = layers.mnt.parent / "data"
-        (data / "upper").mkdir(parents=True)
-        inside = Layers(layers.lowers, data / "upper", layers.work, layers.mnt)
-        with pytest.raises(LayerError, match="overlaps"):
-            Union.open(config_of(inside, data=(os.fsencode(data),)))
+    def test_an_upper_layer_inside_a_lower_one(self, layers: Layers) -> None:
+        """On one filesystem that would be a layer in itself."""
+        (layers.lowers[0] / "upper").mkdir()
+        refused(Layers(layers.lowers, layers.lowers[0] / "upper", layers.work, layers.mnt), "overlaps")
 
 
 @pytest.mark.parametrize("which", ["lowerdir", "upperdir"])

@@ -131,7 +131,10 @@ class TestRefusals:
         path = os.fsencode(filled.mnt.parent / name)
         self.refused(self.changed(filled, **{field: (path,) if field == "lowers" else path}), said)
 
-    @pytest.mark.parametrize(("upper", "work"), [("upper", "upper"), ("lower0", "work"), ("upper", "lower0"), (".", "work")])
+    @pytest.mark.parametrize(
+        ("upper", "work"),
+        [("upper", "upper"), ("lower0", "work"), ("lower0/dir", "work"), ("upper", "lower0/dir"), (".", "work")],
+    )
     def test_overlaps(self, upper: str, work: str, filled: Layers) -> None:
         base = os.fsencode(filled.mnt.parent)
         config = self.changed(filled, upper=os.path.join(base, upper.encode()), work=os.path.join(base, work.encode()))

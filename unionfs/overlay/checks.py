@@ -20,11 +20,11 @@ _Identity = tuple[int, int]
 
 
 class _Root(NamedTuple):
-    """A directory the user named: the option, the path, the layer that it is or belongs to."""
+    """A directory the user named: the option, the path, whether mounts below it can't be reached through it."""
 
     option: str
     path: bytes
-    layer: Layer
+    private: bool
 
 
 def check_number(config: UnionConfig) -> None:
@@ -64,18 +64,16 @@ def _is_casefolded(fd: int) -> bool:
 def _check_overlaps(config: UnionConfig, opened: list[Layer], work: int) -> None:
     """No layer may be, hold or lie in another one, by whatever path (ELOOP in the kernel's overlayfs).
 
-    Only the upper layer and the work directory may lie in a lower layer, but never show there: a container over somebody's home
-    directory keeps its changes in that.  What another filesystem is mounted on inside a layer is no part of it, if the layer was
-    opened without what is mounted in it.
+    What another filesystem is mounted on inside a layer is no part of it, if the layer was opened without what is mounted in it.
     """
     roots: dict[_Identity, _Root] = {}
     for layer in opened:
-        _add(roots, (layer.dev, layer.ino), _Root(_option(config, layer), layer.path, layer))
+        _add(roots, (layer.dev, layer.ino), _Root(_option(config, layer), layer.path, layer.private))
         if layer.is_upper and config.work is not None:
             found = stat.stat(work)
-            _add(roots, (found.dev, found.ino), _Root("workdir", config.work, layer))
+            _add(roots, (found.dev, found.ino), _Root("workdir", config.work, layer.private))
     known: dict[bytes, _Identity | None] = {}
-    for inner, root in roots.items():
+    for (dev, _), root in roots.items():
         above = os.path.realpath(root.path)
         while above != b"/":
             above = os.path.dirname(above)
@@ -85,11 +83,8 @@ def _check_overlaps(config: UnionConfig, opened: list[Layer], work: int) -> None
             if identity is None or identity not in roots:
                 continue
             outer = roots[identity]
-            if outer is root or (outer.layer.private and identity[0] != inner[0]):
-                continue
-            if not root.layer.is_upper or outer.option != "lowerdir":
+            if outer is not root and not (outer.private and identity[0] != dev):
                 raise _overlap(root, outer)
-            outer.layer.trapped += (inner,)
 
 
 def _add(roots: dict[_Identity, _Root], identity: _Identity, root: _Root) -> None:

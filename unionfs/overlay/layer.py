@@ -38,7 +38,6 @@ class Layer:
     readable: its root opened for reading, as file handles need it.  has_flags: what statx(2) says of immutable files is meant.
     below: the layers below it that show in the union.  follow: redirects found in it are followed.
     metacopy: files in it whose data are below are followed.  data_layers: those in which such files may have their data.
-    trapped: of a lower layer, the upper layer and the work directory as (dev, ino) if they lie in it; nothing reaches them there.
     """
 
     number: int
@@ -61,7 +60,6 @@ class Layer:
     follow: bool = False
     metacopy: bool = False
     data_layers: tuple[Layer, ...] = ()
-    trapped: tuple[tuple[int, int], ...] = ()
     base: Fd | None = None
     readable: Fd | None = None
 
@@ -82,11 +80,6 @@ class Layer:
         self.has_flags = kind != fs.EROFS_SUPER_MAGIC
         self.stackable = kind in _LEAST_DEPTH
         self.stack_depth = _LEAST_DEPTH.get(kind, 0)
-
-    def check_trap(self, found: stat.Stat) -> None:
-        """Raises ELOOP for what is `trapped`, as overlayfs does (namei.c, "Caught in a trap of overlapping layers")."""
-        if (found.dev, found.ino) in self.trapped:
-            raise OSError(errno.ELOOP, "the upper layer or work directory of this union, seen in a lower layer")
 
     def open_origin(self, origin: marks.Origin) -> int:
         """An O_PATH descriptor of the inode an origin names.  Raises OSError (ESTALE, EPERM) when it can't be had."""

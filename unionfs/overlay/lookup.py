@@ -120,8 +120,6 @@ def search(reals: Sequence[RealDir], name: bytes, parents: Sequence[RealDir] | N
         here = stat.find(real.fd(), name)
         if here is not None:
             if here.mode & 0o170000 == _S_IFDIR:
-                if real.layer.trapped:
-                    real.layer.check_trap(here)
                 directory = RealDir(real.layer, real, name)
                 found.append(directory)
                 top = top or here

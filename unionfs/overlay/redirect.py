@@ -81,8 +81,6 @@ def _walk(layer: Layer, path: bytes) -> tuple[RealDir | None, bytes, bool]:
             return None, b"/" + b"/".join([*onward, *names[depth:]]), ended or here.has_marker(name)
         if found.mode & 0o170000 != modes.S_IFDIR:
             return None, path, True
-        if layer.trapped:
-            layer.check_trap(found)
         here = RealDir(layer, here, name)
         onward.append(name)
         if layer.below:
