@@ -12,7 +12,7 @@ from unionfs.cli.option import Arity, Option, split_unescaped, unescape
 from unionfs.cli.options import OPTIONS, UNSUPPORTED, find, read_options
 from unionfs.cli.settings import Settings
 from unionfs.linux import mount
-from unionfs.overlay.config import Fsync, RedirectDir, Uuid, Xino
+from unionfs.overlay.config import Fsync, RedirectDir, Uuid, XattrPermissions, Xino
 from unionfs.serve.config import InodePassthrough, Passthrough
 
 
@@ -185,6 +185,24 @@ def test_a_nul_byte_in_a_path_is_refused() -> None:
         ("index=on,index=off", "index", False),
         ("nfs_export=on", "nfs_export", True),
         ("uuid=on", "uuid", Uuid.ON),
+        ("uidmapping=0:1000:1:1:110000:65536", "uid_ranges", ((0, 1000, 1), (1, 110000, 65536))),
+        (r"gidmapping=0:1000:1\,1:110000:65536", "gid_ranges", ((0, 1000, 1), (1, 110000, 65536))),
+        ("uidmapping=:0:5:1:", "uid_ranges", ((0, 5, 1),)),
+        ("uidmapping=0:0:4294967295", "uid_ranges", ((0, 0, 4294967295),)),
+        ("uidmapping=0:5:1,uidmapping=1:6:1", "uid_ranges", ((1, 6, 1),)),
+        ("squash_to_root", "squash_to_root", True),
+        ("squash_to_uid=1000", "squash_uid", 1000),
+        ("squash_to_gid=4294967294", "squash_gid", 4294967294),
+        ("static_nlink", "static_nlink", True),
+        ("ino32_t", "ino32", True),
+        ("xattr_permissions=1", "xattr_permissions", XattrPermissions.SECURITY),
+        ("xattr_permissions=2", "xattr_permissions", XattrPermissions.USER),
+        ("context=system_u:object_r:usr_t:s0", "labels", {"context": "system_u:object_r:usr_t:s0"}),
+        ('context="a:b:c:s0:c1,c2",ro', "labels", {"context": "a:b:c:s0:c1,c2"}),
+        ('rw,fscontext="a:s0:c1,c2,c3",context="b"', "labels", {"fscontext": "a:s0:c1,c2,c3", "context": "b"}),
+        ('context="a:c1,c2",ro', "read_only", True),
+        ('upperdir="/a,ro', "read_only", True),
+        ('upperdir="/a,ro', "upper", b'"/a'),
     ],
 )
 def test_what_an_option_stores(text: str, field: str, value: object) -> None:
@@ -198,7 +216,8 @@ def test_what_an_option_stores(text: str, field: str, value: object) -> None:
         "defaults,auto,noauto,nofail,_netdev,user,users,nouser,user=me,owner,group,comment=any thing",
         "x-systemd.automount,x-systemd.requires=/a,X-mount.mkdir=0755,x-gvfs-hide",
         "default_permissions,kernel_cache,splice_read,splice_write,splice_move,noforget,max_write=131072",
-        "threaded=0,threaded=1,static_nlink,fast_ino,xattr_permissions=0,user_id=0,group_id=0,subtype=unionfs",
+        "threaded=0,threaded=1,threaded,fast_ino,fast_ino=0,fast_ino_check=1,xattr_permissions=0,user_id=0,group_id=0",
+        "subtype=unionfs",
         "",
         ",,",
     ],
@@ -243,11 +262,85 @@ def test_an_unknown_option_names_the_nearest(text: str, named: str) -> None:
         ("passthrough=1", "auto|on|off"),
         ("inode_passthrough=on", "off|draft"),
         ("writeback=yes", "0|1"),
-        ("xattr_permissions=2", "0"),
+        ("xattr_permissions=3", "0|1|2"),
+        ("noxattrs=yes", "0|1"),
+        ("threaded=2", "0|1"),
+        ("fast_ino=x", "0|1"),
     ],
 )
 def test_a_bad_value_names_the_possible_ones(text: str, possible: str) -> None:
     assert possible in refusal(lambda: parsed(text))
+
+
+@pytest.mark.parametrize("name", ["uidmapping", "gidmapping"])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", "not a mapping"),
+        (":", "not a mapping"),
+        ("0", "not a mapping"),
+        ("0:1", "not a mapping"),
+        ("0:1:2:3", "not a mapping"),
+        ("a:b:c", "not a mapping"),
+        ("0:-1:5", "not a mapping"),
+        ("0:4294967295:1", "0:4294967295:1 is no range"),
+        ("0:99999999999:1", "not a mapping"),
+        ("0: 1:5", "not a mapping"),
+        ("0:1:0", "0:1:0 is no range"),
+        ("1:4294967294:2", "1:4294967294:2 is no range"),
+        ("0:1000:10:5:2000:1", "0:1000:10 and 5:2000:1 overlap"),
+        ("0:1000:10:50:1009:1", "0:1000:10 and 50:1009:1 overlap"),
+    ],
+)
+def test_a_bad_mapping_is_refused(name: str, value: str, said: str) -> None:
+    message = refusal(lambda: parsed(f"{name}={value}"))
+    assert f"option {name}={value}: " in message
+    assert said in message
+
+
+@pytest.mark.parametrize("value", ["", "root", "-1", "4294967295", "1.5", "0x10", "+1"])
+@pytest.mark.parametrize("name", ["squash_to_uid", "squash_to_gid"])
+def test_a_bad_id_is_refused(name: str, value: str) -> None:
+    assert f"option {name}={value}: not an id" in refusal(lambda: parsed(f"{name}={value}"))
+
+
+@pytest.mark.parametrize("value", ["", '"', '""', '"a', 'a"', '"a,b', 'a"b', '"a"b"'])
+def test_a_bad_label_is_refused(value: str) -> None:
+    assert "not a label" in refusal(lambda: parsed(f"context={value}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("nfs_export=on,ino32_t", ("nfs_export=on", "ino32_t")),
+        ("inode_passthrough=draft,uidmapping=0:1:1", ("inode_passthrough=draft", "uidmapping=")),
+        ("inode_passthrough=draft,squash_to_root", ("inode_passthrough=draft", "squash_to_root")),
+        ("inode_passthrough=draft,squash_to_gid=0", ("inode_passthrough=draft", "squash_to_gid=")),
+        ("inode_passthrough=draft,xattr_permissions=2", ("inode_passthrough=draft", "xattr_permissions=")),
+        ("inode_passthrough=draft,ino32_t", ("inode_passthrough=draft", "ino32_t")),
+        ("inode_passthrough=draft,static_nlink", ("inode_passthrough=draft", "static_nlink")),
+    ],
+)
+def test_options_that_contradict_each_other(text: str, named: tuple[str, str]) -> None:
+    message = refusal(lambda: parsed(f"lowerdir=/a,{text}").check())
+    assert "contradict" in message
+    assert all(name in message for name in named)
+
+
+@pytest.mark.parametrize(
+    ("text", "uid", "gid"),
+    [
+        ("squash_to_root", 0, 0),
+        ("squash_to_root,squash_to_uid=5", 5, 0),
+        ("squash_to_gid=6,squash_to_root", 0, 6),
+        ("squash_to_uid=5", 5, None),
+        ("ro", None, None),
+    ],
+)
+def test_who_everything_is_shown_as(text: str, uid: int | None, gid: int | None) -> None:
+    """squash_to_uid and squash_to_gid say more than squash_to_root, wherever they stand."""
+    config = parsed(f"lowerdir=/a,{text}").union()
+    assert (config.squash_uid, config.squash_gid) == (uid, gid)
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "inf", "1s"])

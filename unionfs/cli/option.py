@@ -5,11 +5,16 @@ from __future__ import annotations
 import enum
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from unionfs.cli.messages import CommandError
 from unionfs.cli.settings import Settings
+from unionfs.overlay.idmap import ID_END, IdRange, find_overlap
+
+#: Mount options that give everything a label (mount(8), "context="); their values may stand in quotes, for the commas in them.
+LABELS = ("context", "fscontext", "defcontext", "rootcontext")
 
 
 class Section(enum.Enum):
@@ -17,6 +22,7 @@ class Section(enum.Enum):
 
     LAYERS = "Layers"
     UNION = "What the union shows and writes"
+    OWNERS = "Whose things are"
     SESSION = "How it is served"
     MOUNT = "Mount options"
     PASSED_OVER = "Understood and passed over"
@@ -97,6 +103,22 @@ def split_unescaped(text: str, separator: str) -> list[str]:
     return parts
 
 
+def split_options(text: str) -> list[str]:
+    """The options of one `-o` argument; a comma inside the quotes of a label separates nothing."""
+    options: list[str] = []
+    for part in split_unescaped(text, ","):
+        if options and _is_in_quotes(options[-1]):
+            options[-1] += f",{part}"
+        else:
+            options.append(part)
+    return options
+
+
+def _is_in_quotes(option: str) -> bool:
+    name, _, value = option.partition("=")
+    return name in LABELS and value.startswith('"') and value.count('"') == 1
+
+
 def split_data_only(value: str) -> tuple[list[str], list[str]]:
     """The elements of `lowerdir=`, `A:B::C::D`: those that are merged, and behind `::` each those that only hold data.
 
@@ -155,20 +177,16 @@ def choice(
     *,
     field: str | None = None,
     alone: str | None = None,
-    later: tuple[str, ...] = (),
 ) -> Option:
     """An option with a closed set of values.
 
     values: what is typed -> what is stored in `field`; no field for an option whose values all mean the same.
     alone: the value meant when the option is written without one; None where it needs one.
-    later: values that overlayfs knows and this version refuses, by saying so.
     """
     shown = "|".join(values)
 
     def store(settings: Settings, value: str) -> None:
         key = alone if not value and alone is not None else value
-        if key in later:
-            raise CommandError(f"option {name}={value} is not supported by this version; possible: {shown}")
         if key not in values:
             raise CommandError(f"option {name}={value}: no such value; possible: {shown}")
         if field is not None:
@@ -190,6 +208,50 @@ def seconds(name: str, section: Section, summary: str, field: str) -> Option:
         setattr(settings, field, number)
 
     return Option(name, section, summary, store, Arity.VALUE, "SECONDS")
+
+
+def identity(name: str, section: Section, summary: str, field: str, shown: str) -> Option:
+    """An option that takes one user or group id."""
+
+    def store(settings: Settings, value: str) -> None:
+        number = int(value) if re.fullmatch("[0-9]{1,10}", value) else ID_END
+        if number >= ID_END:
+            raise CommandError(f"option {name}={value}: not an id; give a number from 0 to {ID_END - 1}")
+        setattr(settings, field, number)
+
+    return Option(name, section, summary, store, Arity.VALUE, shown)
+
+
+def mapping(name: str, section: Section, summary: str, field: str) -> Option:
+    """An option that takes ranges of ids, `STORED:SHOWN:LENGTH` and so on; superfluous colons are nothing."""
+
+    def store(settings: Settings, value: str) -> None:
+        words = [word for word in re.split("[:,]", unescape(name, value)) if word]
+        if not words or len(words) % 3 or not all(re.fullmatch("[0-9]{1,10}", word) for word in words):
+            raise CommandError(f"option {name}={value}: not a mapping; write numbers STORED:SHOWN:LENGTH, {name}=0:100000:65536")
+        numbers = [int(word) for word in words]
+        ranges = tuple(IdRange(*numbers[place : place + 3]) for place in range(0, len(numbers), 3))
+        for ids in ranges:
+            if not ids.length or max(ids.stored, ids.shown) + ids.length > ID_END:
+                raise CommandError(f"option {name}={value}: {ids} is no range of ids; they go from 0 to {ID_END - 1}")
+        overlap = find_overlap(ranges)
+        if overlap is not None:
+            raise CommandError(f"option {name}={value}: {overlap[0]} and {overlap[1]} overlap; give every id one meaning")
+        setattr(settings, field, ranges)
+
+    return Option(name, section, summary, store, Arity.VALUE, "STORED:SHOWN:LENGTH[:...]")
+
+
+def label(name: str) -> Option:
+    """An option that gives objects an SELinux label."""
+
+    def store(settings: Settings, value: str) -> None:
+        plain = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+        if not plain or any(character in plain for character in '"\0\n'):
+            raise CommandError(f'option {name}={value}: not a label; write {name}="USER:ROLE:TYPE:LEVEL"')
+        settings.labels[name] = plain
+
+    return Option(name, Section.MOUNT, "SELinux label, where there is SELinux", store, Arity.VALUE, "LABEL")
 
 
 def bits(name: str, summary: str, *, put: int = 0, take: int = 0) -> Option:

@@ -8,6 +8,7 @@ import os
 
 from unionfs.cli.messages import CommandError
 from unionfs.cli.option import (
+    LABELS,
     Arity,
     Option,
     Section,
@@ -15,10 +16,13 @@ from unionfs.cli.option import (
     choice,
     directory,
     fixed,
+    identity,
+    label,
+    mapping,
     nothing,
     seconds,
     split_data_only,
-    split_unescaped,
+    split_options,
     to_path,
     unescape,
 )
@@ -35,7 +39,7 @@ from unionfs.linux.mount import (
     MS_STRICTATIME,
     MS_SYNCHRONOUS,
 )
-from unionfs.overlay.config import Fsync, RedirectDir, Uuid, Verity, Xino
+from unionfs.overlay.config import Fsync, RedirectDir, Uuid, Verity, XattrPermissions, Xino
 from unionfs.serve.config import InodePassthrough, LowerIo, Passthrough
 
 _PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable")
@@ -157,10 +161,20 @@ _UNION = (
     choice(
         "xattr_permissions",
         Section.UNION,
-        "owner and mode kept in an extended attribute",
-        {"0": None},
-        later=("1", "2"),
+        "owner and mode kept in an xattr (1: security., 2: user.)",
+        {"0": XattrPermissions.OFF, "1": XattrPermissions.SECURITY, "2": XattrPermissions.USER},
+        field="xattr_permissions",
     ),
+    fixed("static_nlink", Section.UNION, "every directory has the link count 1", "static_nlink", True),
+    fixed("ino32_t", Section.UNION, "inode numbers of at most 32 bits, which may coincide", "ino32", True),
+)
+
+_OWNERS = (
+    mapping("uidmapping", Section.OWNERS, "user ids of the layers and those shown for them", "uid_ranges"),
+    mapping("gidmapping", Section.OWNERS, "the same for group ids", "gid_ranges"),
+    fixed("squash_to_root", Section.OWNERS, "show everything as root's", "squash_to_root", True),
+    identity("squash_to_uid", Section.OWNERS, "show everything as this user's", "squash_uid", "UID"),
+    identity("squash_to_gid", Section.OWNERS, "show everything as of this group", "squash_gid", "GID"),
 )
 
 _SESSION = (
@@ -220,8 +234,13 @@ _MOUNT = (
     bits("nodiratime", "do not update access times of directories", put=MS_NODIRATIME),
     bits("lazytime", "keep changed times in memory for a while", put=MS_LAZYTIME),
     bits("nolazytime", "take back lazytime", take=MS_LAZYTIME),
+    *(label(name) for name in LABELS),
     Option("fsname", Section.MOUNT, "what to show as the mount's source", _name_source, Arity.VALUE, "NAME"),
 )
+
+
+#: What fuse-overlayfs can be told to do faster, one way or the other.
+_SWITCHES = ("threaded", "fast_ino", "fast_ino_check")
 
 
 def _passed_over() -> tuple[Option, ...]:
@@ -243,9 +262,6 @@ def _passed_over() -> tuple[Option, ...]:
         "nomand": "for mount(8); gone from the kernel",
         **dict.fromkeys(_PROPAGATION, "for mount(8) and buildah"),
         "default_permissions": "always so: the kernel checks permissions",
-        "static_nlink": "always so: a merged directory has the link count 1",
-        "fast_ino": "fuse-overlayfs; inode numbers cost nothing here",
-        "fast_ino_check": "fuse-overlayfs; inode numbers cost nothing here",
         "kernel_cache": "libfuse; what is cached is decided file by file",
         "auto_cache": "libfuse; what is cached is decided file by file",
         "noforget": "libfuse",
@@ -274,7 +290,6 @@ def _passed_over() -> tuple[Option, ...]:
     }
     either = {
         "user": ("NAME", "for mount(8)"),
-        "threaded": ("0|1", "fuse-overlayfs"),
         "x-*": ("TEXT", "for systemd and others"),
         "X-*": ("TEXT", "for mount(8) and others"),
     }
@@ -283,19 +298,14 @@ def _passed_over() -> tuple[Option, ...]:
         *(nothing(name, section, summary) for name, summary in alone.items()),
         *(nothing(name, section, summary, Arity.VALUE, shown) for name, (shown, summary) in valued.items()),
         *(nothing(name, section, summary, Arity.EITHER, shown) for name, (shown, summary) in either.items()),
+        *(choice(name, section, "fuse-overlayfs", {"0": None, "1": None}, alone="1") for name in _SWITCHES),
     )
 
 
-OPTIONS: tuple[Option, ...] = (*_LAYERS, *_UNION, *_SESSION, *_MOUNT, *_passed_over())
+OPTIONS: tuple[Option, ...] = (*_LAYERS, *_UNION, *_OWNERS, *_SESSION, *_MOUNT, *_passed_over())
 
 UNSUPPORTED: dict[str, str] = {
-    "uidmapping": "not supported by this version; mount in a user namespace that has the mapping",
-    "gidmapping": "not supported by this version; mount in a user namespace that has the mapping",
-    "squash_to_root": "not supported by this version; leave it out",
-    "squash_to_uid": "not supported by this version; leave it out",
-    "squash_to_gid": "not supported by this version; leave it out",
-    "ino32_t": "not supported by this version; leave it out",
-    "context": "SELinux labels of a whole mount are not supported by this version; leave it out",
+    "plugins": "layers from plugins are not supported; mount what they give, and name the mount point in lowerdir=",
     "override_creds": "not supported: the server acts for each caller; leave it out",
     "allow_root": "not supported; use allow_other, the kernel still checks every access against owner and mode",
     "remount": "not supported; unmount it and mount it anew",
@@ -326,7 +336,7 @@ def read_options(text: str, settings: Settings) -> None:
 
     Raises CommandError with status 1 for an unknown option or a value that cannot be.
     """
-    for item in split_unescaped(text, ","):
+    for item in split_options(text):
         if item:
             name, equals, value = item.partition("=")
             find(name).read(settings, value if equals else None)

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass, field
 
 from unionfs.cli.messages import CommandError
-from unionfs.overlay.config import Fsync, RedirectDir, UnionConfig, Uuid, Verity, Xino
+from unionfs.overlay.config import Fsync, RedirectDir, UnionConfig, Uuid, Verity, XattrPermissions, Xino
+from unionfs.overlay.idmap import IdRange
 from unionfs.serve.config import UNLIMITED_TIMEOUT, InodePassthrough, LowerIo, Passthrough, SessionConfig
 
 
@@ -34,8 +35,17 @@ class Settings:
     verity: Verity = Verity.OFF
     index: bool | None = None
     nfs_export: bool = False
+    uid_ranges: tuple[IdRange, ...] = ()
+    gid_ranges: tuple[IdRange, ...] = ()
+    squash_to_root: bool = False
+    squash_uid: int | None = None
+    squash_gid: int | None = None
+    static_nlink: bool = False
+    xattr_permissions: XattrPermissions = XattrPermissions.OFF
+    ino32: bool = False
     source: bytes | None = None
     mount_flags: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
     allow_other: bool | None = None
     timeout: float = UNLIMITED_TIMEOUT
     noacl: bool = False
@@ -55,10 +65,23 @@ class Settings:
         self._check_metacopy()
         if self.nfs_export and self.index is False:
             raise CommandError("nfs_export=on and index=off contradict each other: leave one of them out")
+        if self.nfs_export and self.ino32:
+            raise CommandError("nfs_export=on and ino32_t contradict each other: handles need inode numbers that differ")
         if self.passthrough is Passthrough.ON and self.max_stack_depth == 0:
             raise CommandError("passthrough=on and max_stack_depth=0 contradict each other: leave one of them out")
         if self.inode_passthrough is InodePassthrough.DRAFT:
-            given = {"passthrough=off": self.passthrough is Passthrough.OFF, "max_stack_depth=0": self.max_stack_depth == 0}
+            given = {
+                "passthrough=off": self.passthrough is Passthrough.OFF,
+                "max_stack_depth=0": self.max_stack_depth == 0,
+                "uidmapping=": bool(self.uid_ranges),
+                "gidmapping=": bool(self.gid_ranges),
+                "squash_to_root": self.squash_to_root,
+                "squash_to_uid=": self.squash_uid is not None,
+                "squash_to_gid=": self.squash_gid is not None,
+                "static_nlink": self.static_nlink,
+                "ino32_t": self.ino32,
+                "xattr_permissions=": self.xattr_permissions is not XattrPermissions.OFF,
+            }
             for off, is_given in given.items():
                 if is_given:
                     raise CommandError(f"inode_passthrough=draft and {off} contradict each other: leave one of them out")
@@ -93,6 +116,13 @@ class Settings:
             verity=self.verity,
             index=bool(self.index) or self.nfs_export,
             nfs_export=self.nfs_export,
+            uid_ranges=self.uid_ranges,
+            gid_ranges=self.gid_ranges,
+            squash_uid=0 if self.squash_to_root and self.squash_uid is None else self.squash_uid,
+            squash_gid=0 if self.squash_to_root and self.squash_gid is None else self.squash_gid,
+            static_nlink=self.static_nlink,
+            xattr_permissions=self.xattr_permissions,
+            ino32=self.ino32,
         )
 
     def session(self, source: bytes, mountpoint: bytes, *, debug: bool, foreground: bool) -> SessionConfig:
@@ -102,6 +132,7 @@ class Settings:
             mountpoint=mountpoint,
             read_only=self.read_only or self.upper is None,
             mount_flags=self.mount_flags,
+            labels=tuple(self.labels.items()),
             allow_other=self.allow_other,
             timeout=self.timeout,
             noacl=self.noacl,

@@ -6,6 +6,7 @@ An ACL as an xattr (linux/posix_acl_xattr.h): u32 version 2, then entries of u16
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final
 
 ACCESS: Final = "system.posix_acl_access"
@@ -38,6 +39,17 @@ def for_new_object(default: bytes, mode: int) -> tuple[int, bytes | None]:
     if not extended:
         return result, None
     return result, _HEAD.pack(_VERSION) + b"".join(_ENTRY.pack(*entry) for entry in entries)
+
+
+def with_ids(value: bytes, uids: Callable[[int], int] | None, gids: Callable[[int], int] | None) -> bytes:
+    """The list with the ids of its named users and groups changed; as it is where it is none."""
+    if len(value) < _HEAD.size or _HEAD.unpack_from(value)[0] != _VERSION or (len(value) - _HEAD.size) % _ENTRY.size:
+        return value
+    changed = [value[: _HEAD.size]]
+    for tag, permissions, number in _ENTRY.iter_unpack(value[_HEAD.size :]):
+        change = uids if tag == _USER else gids if tag == _GROUP else None
+        changed.append(_ENTRY.pack(tag, permissions, number if change is None else change(number)))
+    return b"".join(changed)
 
 
 def _class_shift(tag: int, has_mask: bool) -> int | None:

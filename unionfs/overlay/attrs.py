@@ -9,22 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from unionfs.linux import at, stat, xattr
+from unionfs.linux import at, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import protect
+from unionfs.overlay import isolation, protect
 from unionfs.overlay.copyup import ensure_metadata, ensure_upper
 from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.override import real_stat as real_stat
+from unionfs.overlay.owners import give_away
 
 if TYPE_CHECKING:
     from unionfs.overlay.union import Union
 
 _SET_GROUP: Final = modes.S_ISGID | modes.S_IXGRP
 _CAPABILITY: Final = "security.capability"
-
-
-def real_stat(node: Node) -> Stat:
-    """The stat of the node's real object; `ino` and `nlink` are the layer's own, see `link_count`."""
-    return stat.stat(*node.at())
 
 
 def link_count(node: Node, found: Stat) -> int:
@@ -42,13 +39,30 @@ def link_count(node: Node, found: Stat) -> int:
 def chmod(union: Union, node: Node, mode: int) -> None:
     """chmod(2)."""
     ensure_metadata(union, node, protect.check_change(node))
-    at.chmod(*node.at(), mode & 0o7777)
+    set_mode(node, mode & 0o7777)
+
+
+def set_mode(node: Node, mode: int) -> None:
+    """Give an object on the upper layer other permission bits."""
+    override = node.layer().override
+    if override is None:
+        at.chmod(*node.at(), mode)
+    else:
+        override.chmod(node.at(), mode)
 
 
 def chown(union: Union, node: Node, uid: int, gid: int) -> None:
-    """chown(2); -1 keeps an id.  The upper filesystem drops set-id bits and capabilities itself."""
+    """chown(2) with ids as users see them; -1 keeps one.  The upper filesystem drops set-id bits and capabilities itself."""
     ensure_metadata(union, node, protect.check_change(node))
-    at.chown(*node.at(), uid, gid)
+    owners, override = union.owners, node.layer().override
+    if owners is not None:
+        uid, gid = owners.uid(uid), owners.gid(gid)
+    if override is None:
+        give_away(node.at(), uid, gid, lenient=owners is not None and owners.lenient)
+        return
+    override.chown(node.at(), uid, gid)
+    if not node.is_dir:
+        drop_capabilities(union, node)
 
 
 def utimens(union: Union, node: Node, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
@@ -88,21 +102,21 @@ def kill_privileges(union: Union, node: Node) -> None:
     The set-group-ID bit stays on a file that its group can't execute, where it once meant mandatory locking (inode(7)).
     """
     ensure_metadata(union, node)
-    here = node.at()
-    mode = stat.stat(*here).mode & 0o7777
+    mode = real_stat(node).mode & 0o7777
     kept = mode & ~modes.S_ISUID
     if mode & modes.S_IXGRP:
         kept &= ~modes.S_ISGID
     if kept != mode:
-        at.chmod(*here, kept)
+        set_mode(node, kept)
     drop_capabilities(union, node)
 
 
 def drop_capabilities(union: Union, node: Node) -> None:
     """A file's capabilities go with every change of its data, whoever makes it (capabilities(7))."""
-    if xattr.find(*node.at(), _CAPABILITY) is not None:
+    if isolation.present(node, _CAPABILITY):
         ensure_metadata(union, node)
-        xattr.remove(*node.at(), _CAPABILITY)
+        for name in isolation.present(node, _CAPABILITY):
+            xattr.remove(*node.at(), name)
 
 
 @contextmanager

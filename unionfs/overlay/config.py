@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from unionfs.overlay.idmap import IdRange
+
 
 class Xino(enum.Enum):
     """Inode numbers of layers on several filesystems (overlayfs.rst, "Inode properties").
@@ -76,6 +78,18 @@ class Verity(enum.Enum):
     REQUIRE = "require"
 
 
+class XattrPermissions(enum.Enum):
+    """Where owner and mode of what is made or changed are kept (fuse-overlayfs(1), xattr_permissions).
+
+    OFF: with the object itself.  SECURITY: in the xattr `security.fuseoverlayfs.override_stat`.  USER: in
+    `user.containers.override_stat`, for which no privilege is needed.
+    """
+
+    OFF = "0"
+    SECURITY = "1"
+    USER = "2"
+
+
 @dataclass(frozen=True, slots=True)
 class UnionConfig:
     """The layers and the rules of one union.
@@ -96,6 +110,11 @@ class UnionConfig:
     verity: what is done about fs-verity digests of such files.
     noxattrs: show no xattrs and refuse to set any with EOPNOTSUPP (fuse-overlayfs's option of that name); marks of
         the union's own are still read and written.
+    uid_ranges, gid_ranges: ids of the layers and those shown for them; none: they are the same.
+    squash_uid, squash_gid: the owner and group that everything is shown with, whatever the ranges say.
+    static_nlink: every directory is shown with the link count 1.
+    xattr_permissions: where the upper layer has owners and modes; layers whose root says so have them in xattrs anyhow.
+    ino32: inode numbers of at most 32 bits, which may not all be different.
     """
 
     lowers: tuple[bytes, ...]
@@ -113,6 +132,13 @@ class UnionConfig:
     verity: Verity = Verity.OFF
     index: bool = False
     nfs_export: bool = False
+    uid_ranges: tuple[IdRange, ...] = ()
+    gid_ranges: tuple[IdRange, ...] = ()
+    squash_uid: int | None = None
+    squash_gid: int | None = None
+    static_nlink: bool = False
+    xattr_permissions: XattrPermissions = XattrPermissions.OFF
+    ino32: bool = False
 
     def __post_init__(self) -> None:
         if not self.lowers:

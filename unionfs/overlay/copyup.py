@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, fs, handle, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import dirindex, links, marks, metacopy, protect
+from unionfs.overlay import dirindex, isolation, links, marks, metacopy, protect
 from unionfs.overlay.config import Fsync
 from unionfs.overlay.copydata import copy_data
 from unionfs.overlay.creator import SERVER
@@ -22,9 +22,12 @@ from unionfs.overlay.errors import CopyUpNeeded
 from unionfs.overlay.impure import set_impure
 from unionfs.overlay.metacopy import Below, Data
 from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.owners import give_away
 from unionfs.overlay.realdir import RealDir
 
 if TYPE_CHECKING:
+    from unionfs.overlay.layer import Layer
+    from unionfs.overlay.override import Override
     from unionfs.overlay.union import Union
 
 #: A file with more data than this is copied outside the event loop.
@@ -159,16 +162,21 @@ class CopyUp(Job):
         if self._staged:
             return
         union, node = self._union, self._node
-        found = self._stat = self._stat or stat.stat(*node.at())
+        found = self._stat or stat.stat(*node.at())
+        override = node.layer().override
+        if override is not None:
+            found = override.apply(*node.at(), found)
+        self._stat = found
         if not node.unlinked:
             ensure_upper(union, node.parent or union.root)
         staging = union.staging_area()
+        keeper = self._keeper()
         if node.is_regular:
             self._source = at.open_at(*node.at(), os.O_RDONLY)
             if node.data is not None and self._mark is None:
                 metacopy.check(union, node)
                 self._data = at.open_at(*node.data.at(), os.O_RDONLY)
-            self._target, self._name = staging.open_file(found.mode & 0o777)
+            self._target, self._name = staging.open_file(found.mode & 0o777 if keeper is None else 0o700)
             return
         union.identity.assume(SERVER)
         name = staging.temporary()
@@ -176,6 +184,8 @@ class CopyUp(Job):
             os.mkdir(name, 0o700, dir_fd=staging.work)
         elif node.is_symlink:
             os.symlink(at.readlink(*node.at()), name, dir_fd=staging.work)
+        elif keeper is not None:
+            keeper.make_special(staging.work, name, found.mode & 0o170000, found.rdev)
         else:
             os.mknod(name, found.mode & 0o170000, found.rdev, dir_fd=staging.work)
         self._name = name
@@ -207,18 +217,28 @@ class CopyUp(Job):
         here = self._here()
         self._copy_owner_and_mode(here, found)
         source = (self._source, None) if self._source >= 0 else self._node.at()
-        copy_xattrs(self._union, source, (self._target, None) if self._target >= 0 else here)
+        copy_xattrs(self._union, self._node.layer(), source, (self._target, None) if self._target >= 0 else here)
         self._copy_flags(here)
         at.utimens(*here, (found.atime, found.atime_nsec), (found.mtime, found.mtime_nsec))
         self._write_origin(here)
 
     def _copy_owner_and_mode(self, here: tuple[int, bytes], found: Stat) -> None:
         """A staged file was made with the permission bits and as the server; the rest is set where it differs."""
+        keeper = self._keeper()
+        if keeper is not None:
+            keeper.keep(here, found.mode, found.uid, found.gid, found.rdev)
+            return
         foreign = (found.uid, found.gid) != (SERVER.uid, SERVER.gid)
         if foreign:
-            at.chown(*here, found.uid, found.gid)
+            owners = self._union.owners
+            give_away(here, found.uid, found.gid, lenient=owners is not None and owners.lenient)
         if not self._node.is_symlink and (self._target < 0 or found.mode & 0o7000):
             at.chmod(*here, found.mode & 0o7777)
+
+    def _keeper(self) -> Override | None:
+        """What has owner and mode on the upper layer, if that is not the object itself."""
+        upper = self._union.upper
+        return None if upper is None else upper.override
 
     def _copy_flags(self, here: tuple[int, bytes]) -> None:
         """The inode flags that overlayfs carries along; those that would bar the copy-up itself go to an xattr."""
@@ -271,6 +291,8 @@ class CopyUp(Job):
             node.hold(self._target if self._target >= 0 else at.open_at(staging.work, self._name, os.O_PATH))
             self._target = -1
             node.upper = True
+            if union.upper is not None:
+                node.real_dir = union.upper.root
             if self._name:
                 staging.discard(self._name)
                 self._name = b""
@@ -354,20 +376,26 @@ class CopyUp(Job):
             self._name = b""
 
 
-def copy_xattrs(union: Union, source: tuple[int, bytes | None], target: tuple[int, bytes | None]) -> None:
-    """All xattrs but the private ones.
+def copy_xattrs(union: Union, layer: Layer, source: tuple[int, bytes | None], target: tuple[int, bytes | None]) -> None:
+    """All xattrs but the private ones, from an object of `layer` to one on the upper layer.
 
     ACLs and `security.*` have to succeed; of the others those the upper filesystem does not know are left behind
     (fs/overlayfs/copy_up.c, ovl_copy_xattr).
     """
-    for attribute in xattr.names(*source):
-        if marks.unescape(attribute, union.prefix) is None:
+    keeper = None if union.upper is None else union.upper.override
+    plain = keeper is None and layer.override is None
+    mark = keeper.attribute if keeper is not None and keeper is layer.override else None
+    for attribute in xattr.names(*source) if plain else sorted(xattr.names(*source)):
+        if marks.unescape(attribute, union.prefix) is None and attribute != mark:
+            continue
+        name = attribute if plain else isolation.moved(layer.override, keeper, attribute)
+        if name is None:
             continue
         value = xattr.find(*source, attribute)
         if value is None or (attribute == "security.capability" and not value):
             continue
         try:
-            xattr.write(*target, attribute, value)
+            xattr.write(*target, name, value)
         except OSError as error:
             must = attribute.startswith(("security.", "system.posix_acl_"))
             if must or error.errno not in (errno.EOPNOTSUPP, errno.EPERM):

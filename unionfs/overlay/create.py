@@ -18,11 +18,12 @@ from unionfs.linux.stat import Stat
 from unionfs.overlay import acl, marks, protect, redirect
 from unionfs.overlay.config import RedirectDir, Xino
 from unionfs.overlay.copyup import ensure_metadata, ensure_upper
-from unionfs.overlay.creator import Creator
+from unionfs.overlay.creator import SERVER, Creator
 from unionfs.overlay.impure import set_impure
 from unionfs.overlay.links import note_count
 from unionfs.overlay.lookup import NAME_MAX, adopt_name
 from unionfs.overlay.node import DirNode, Node
+from unionfs.overlay.override import Override, real_stat
 from unionfs.overlay.realdir import RealDir
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def make_node(union: Union, parent: DirNode, name: bytes, mode: int, rdev: int, 
     if mode & 0o170000 == modes.S_IFCHR and rdev == 0:
         raise OSError(errno.EPERM, "a character device 0:0 is a whiteout")
     kind = mode if mode & 0o170000 else mode | modes.S_IFREG
+    keeper = _keeper(union)
+    if keeper is not None:
+        return _make(union, parent, name, kind, lambda fd, at_name: keeper.make_special(fd, at_name, kind, rdev), who, rdev)
     return _make(union, parent, name, kind, lambda fd, at_name: os.mknod(at_name, kind, rdev, dir_fd=fd), who)
 
 
@@ -72,11 +76,20 @@ def make_tmpfile(union: Union, parent: DirNode, mode: int, who: Creator) -> tupl
     """open(2) with O_TMPFILE: (node without a name, stat, descriptor).  Raises EOPNOTSUPP where the upper layer has none."""
     _check_writable(parent)
     ensure_upper(union, parent)
-    union.identity.assume(who)
+    keeper = _keeper(union)
+    if union.owners is not None:
+        who = union.owners.creator(who)
+    union.identity.assume(who if keeper is None else SERVER)
     fd = os.open(b"/proc/self/fd/%d" % parent.upper_dir.fd(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode & 0o7777)
-    found = stat.stat(fd)
     upper = parent.upper_dir
-    node = Node(modes.S_IFREG, union.inodes.number(upper.layer, found.ino), None, b"", None, True)
+    if keeper is not None:
+        try:
+            _inherit(upper, (fd, b""), modes.S_IFREG | mode & 0o7777, who)
+        except OSError:
+            os.close(fd)
+            raise
+    found = stat.stat(fd) if keeper is None else keeper.apply(fd, b"", stat.stat(fd))
+    node = Node(modes.S_IFREG, union.inodes.number(upper.layer, found.ino), None, b"", upper, True)
     node.unlinked = True
     node.fd = os.dup(fd)
     union.inodes.enroll(node)
@@ -114,7 +127,7 @@ def link(union: Union, node: Node, parent: DirNode, name: bytes) -> Stat:
     union.staging_area().unmark(upper, name)
     node.unlinked = False
     adopt_name(node, parent, name)
-    found = stat.stat(*node.at())
+    found = real_stat(node)
     if found.nlink > 1:
         union.inodes.note_link(node, found.ino)
     if parent.index is not None:
@@ -136,8 +149,13 @@ def _check_writable(parent: DirNode) -> None:
     protect.check_entry(parent, adding=True)
 
 
+def _keeper(union: Union) -> Override | None:
+    """What has owner and mode on the upper layer, if that is not the object itself."""
+    return None if union.upper is None else union.upper.override
+
+
 def _make(
-    union: Union, parent: DirNode, name: bytes, mode: int, make: Callable[[int, bytes], None], who: Creator
+    union: Union, parent: DirNode, name: bytes, mode: int, make: Callable[[int, bytes], None], who: Creator, rdev: int = 0
 ) -> tuple[Node, Stat]:
     """Make an object of `mode` (with its S_IFMT bits) by `make` and give it a node."""
     check_name(name)
@@ -146,10 +164,15 @@ def _make(
     upper = parent.upper_dir
     is_dir = mode & 0o170000 == modes.S_IFDIR
     marked = parent.is_merged and upper.has_marker(name)
-    union.identity.assume(who)
-    if marked and is_dir:
+    if union.owners is not None:
+        who = union.owners.creator(who)
+    if upper.layer.override is not None:
+        _make_kept(union, parent, name, mode, make, who, rdev)
+    elif marked and is_dir:
+        union.identity.assume(who)
         _make_staged(union, upper, name, mode, make, who, over=False)
     else:
+        union.identity.assume(who)
         try:
             make(upper.fd(), name)
         except FileExistsError:
@@ -166,6 +189,17 @@ def _make(
     return _enroll(union, parent, name, upper)
 
 
+def _make_kept(
+    union: Union, parent: DirNode, name: bytes, mode: int, make: Callable[[int, bytes], None], who: Creator, rdev: int
+) -> None:
+    """The same where owner and mode are kept beside the object: both are there when it shows."""
+    staging, upper = union.staging_area(), parent.upper_dir
+    union.identity.assume(SERVER)
+    over = staging.is_whiteout(upper, name)
+    opaque = over or (parent.is_merged and (upper.has_marker(name) or _lowers_stay(union)))
+    _make_staged(union, upper, name, mode, make, who, over=over, opaque=opaque, rdev=rdev, flags=at.RENAME_NOREPLACE)
+
+
 def _lowers_stay(union: Union) -> bool:
     """Whether the lower layers may not be changed between mounts either, given what the upper one says of them
     (fs/overlayfs/overlayfs.h, ovl_allow_offline_changes; overlayfs.rst, "Changes to underlying filesystems").
@@ -175,6 +209,8 @@ def _lowers_stay(union: Union) -> bool:
 
 def _enroll(union: Union, parent: DirNode, name: bytes, upper: RealDir) -> tuple[Node, Stat]:
     found = stat.stat(upper.fd(), name)
+    if upper.layer.override is not None:
+        found = upper.layer.override.apply(upper.fd(), name, found)
     kind = found.mode & 0o170000
     ino = union.inodes.number(upper.layer, found.ino)
     node: Node
@@ -192,18 +228,25 @@ def _enroll(union: Union, parent: DirNode, name: bytes, upper: RealDir) -> tuple
 
 
 def _make_staged(
-    union: Union, upper: RealDir, name: bytes, mode: int, make: Callable[[int, bytes], None], who: Creator, over: bool
-) -> None:
-    """Make it in the work directory as if in `upper`; `over`: a whiteout of that name is there to be replaced."""
+    union: Union, upper: RealDir, name: bytes, mode: int, make: Callable[[int, bytes], None], who: Creator, *,
+    over: bool, opaque: bool = True, rdev: int = 0, flags: int = 0,
+) -> None:  # fmt: skip
+    """Make it in the work directory as if in `upper`.
+
+    over: a whiteout of that name is there to be replaced; otherwise it gets its place with those `flags` of renameat2(2).
+    opaque: a directory hides what lies below.
+    """
     staging = union.staging_area()
     staged = staging.temporary()
     make(staging.work, staged)
     try:
-        _inherit(upper, (staging.work, staged), mode, who)
+        _inherit(upper, (staging.work, staged), mode, who, rdev)
         is_dir = mode & 0o170000 == modes.S_IFDIR
-        if is_dir:
+        if is_dir and opaque:
             xattr.write(staging.work, staged, union.prefix + "opaque", b"y")
-        staging.publish(staged, upper, name, at.RENAME_EXCHANGE if is_dir and over else 0)
+        if over:
+            flags = at.RENAME_EXCHANGE if is_dir else 0
+        staging.publish(staged, upper, name, flags)
     except OSError:
         staging.discard(staged)
         raise
@@ -211,15 +254,22 @@ def _make_staged(
         staging.discard(staged)
 
 
-def _inherit(upper: RealDir, here: tuple[int, bytes], mode: int, who: Creator) -> None:
+def _inherit(upper: RealDir, here: tuple[int, bytes], mode: int, who: Creator, rdev: int = 0) -> None:
     """What the upper directory would have given the object: its group if setgid, its default ACL instead of the umask."""
     kind = mode & 0o170000
+    keeper = upper.layer.override
     parent = stat.stat(upper.fd())
     wanted = mode & 0o7777 & ~who.umask
-    default = None if kind == modes.S_IFLNK else xattr.find(upper.fd(), b"", acl.DEFAULT)
+    default = None if kind == modes.S_IFLNK or keeper is not None else xattr.find(upper.fd(), b"", acl.DEFAULT)
     access = None
     if default is not None:
         wanted, access = acl.for_new_object(default, mode & 0o7777)
+    if keeper is not None:
+        parent = keeper.apply(upper.fd(), b"", parent)
+        in_group = bool(parent.mode & modes.S_ISGID)
+        wanted |= modes.S_ISGID if in_group and kind == modes.S_IFDIR else 0
+        keeper.keep(here, kind | wanted, who.uid, parent.gid if in_group else who.gid, rdev)
+        return
     if parent.mode & modes.S_ISGID:
         at.chown(*here, -1, parent.gid)
         if kind == modes.S_IFDIR:

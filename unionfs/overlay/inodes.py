@@ -19,6 +19,7 @@ ROOT_ID: Final = 1
 _FS_SHIFT: Final = 58
 _INO_MASK: Final = (1 << _FS_SHIFT) - 1
 _ALL_BITS: Final = (1 << 63) - 1
+_NARROW: Final = 0xFFFFFFFF
 #: An odd number whose small multiples have no order in any of their bits: 2 to the 64th over the golden ratio.
 _SCATTER: Final = 0x9E3779B97F4A7C15
 
@@ -42,9 +43,10 @@ class Inodes:
     by_origin: nodes that stand for all names of a lower inode, by its device and number.
     """
 
-    __slots__ = ("_next", "_shift", "by_id", "by_origin", "exports", "formers", "hardlinks", "layers")
+    __slots__ = ("_narrow", "_next", "_plain", "by_id", "by_origin", "exports", "formers", "hardlinks", "layers")
 
-    def __init__(self, layers: tuple[Layer, ...]) -> None:
+    def __init__(self, layers: tuple[Layer, ...], *, narrow: bool = False) -> None:
+        """`narrow`: numbers of 32 bits, for programs that need that; two objects may then have the same one."""
         self.by_id: dict[int, Node] = {}
         self.formers: dict[int, Former] = {}
         self.hardlinks: dict[int, Node] = {}
@@ -57,7 +59,8 @@ class Inodes:
             filesystems[dev] = index
         for layer in layers:
             layer.fs_index = filesystems[layer.dev]
-        self._shift = len(filesystems) > 1
+        self._narrow = narrow
+        self._plain = len(filesystems) == 1 and not narrow
 
     def enroll(self, node: Node) -> None:
         """Give a new node its nodeid; with nfs_export the one it had before it was forgotten."""
@@ -167,8 +170,10 @@ class Inodes:
 
     def number(self, layer: Layer, ino: int) -> int:
         """`st_ino` for the inode `ino` of a layer: unique over all layers' filesystems, the same at every mount."""
-        if not self._shift:
+        if self._plain:
             return ino
+        if self._narrow:
+            return ((ino ^ ino >> 32) + layer.fs_index * _SCATTER & _NARROW) or 1
         if ino <= _INO_MASK:
             return (layer.fs_index << _FS_SHIFT) | ino
         # A layer that is a union itself, or has numbers without order, uses the highest bits as well.

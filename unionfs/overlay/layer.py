@@ -11,6 +11,7 @@ from unionfs.linux import at, fs, handle, mount, stat, xattr
 from unionfs.linux.fd import Fd
 from unionfs.overlay import marks
 from unionfs.overlay.errors import LayerError
+from unionfs.overlay.override import Override, detect
 from unionfs.overlay.realdir import DescriptorCache, RealDir
 
 _OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -38,6 +39,7 @@ class Layer:
     readable: its root opened for reading, as file handles need it.  has_flags: what statx(2) says of immutable files is meant.
     below: the layers below it that show in the union.  follow: redirects found in it are followed.
     metacopy: files in it whose data are below are followed.  data_layers: those in which such files may have their data.
+    override: it has owners and modes in xattrs.
     """
 
     number: int
@@ -60,6 +62,7 @@ class Layer:
     follow: bool = False
     metacopy: bool = False
     data_layers: tuple[Layer, ...] = ()
+    override: Override | None = None
     base: Fd | None = None
     readable: Fd | None = None
 
@@ -72,6 +75,7 @@ class Layer:
         self.root = RealDir(self, None, b"", fd)
         found = stat.stat(fd)
         self.dev, self.ino = found.dev, found.ino
+        self.override = detect(fd)
         self.handles = handle.encode(fd, b"") is not None
         self.readable = Fd(os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         self.uuid = handle.filesystem_uuid(self.readable.fileno())

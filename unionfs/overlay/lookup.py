@@ -18,6 +18,7 @@ from unionfs.overlay import dirindex, links, marks, merge, metacopy, redirect
 from unionfs.overlay.merge import IndexEntry
 from unionfs.overlay.metacopy import Data
 from unionfs.overlay.node import UNKNOWN, DirNode, Node
+from unionfs.overlay.override import real_stat
 from unionfs.overlay.realdir import RealDir
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def lookup(union: Union, parent: DirNode, name: bytes) -> tuple[Node, Stat] | No
     """
     known = parent.children.get(name)
     if known is not None:
-        return known, stat.stat(*known.at())
+        return known, real_stat(known)
     if len(name) > NAME_MAX:
         raise OSError(errno.ENAMETOOLONG, "name is longer than 255 bytes")
     if parent.unlinked or name.startswith(marks.MARKER):
@@ -62,7 +63,7 @@ def lookup(union: Union, parent: DirNode, name: bytes) -> tuple[Node, Stat] | No
 
 def stat_of(node: Node, found: Found) -> Stat:
     """The stat of the node's object, which of several names' is not always that of the name."""
-    return found.stat if node.links is None else stat.stat(*node.at())
+    return found.stat if node.links is None else real_stat(node)
 
 
 def find(union: Union, parent: DirNode, name: bytes) -> Found | None:
@@ -88,11 +89,19 @@ def found_by(parent: DirNode, entry: IndexEntry, name: bytes) -> Found | None:
     here = stat.find(real.fd(), name)
     if here is None:
         return None
-    if entry.kind == _S_IFREG:
-        layer = real.layer
-        if not here.blocks or layer.metacopy or layer.data_layers or real.marks().impure:
-            return _new(Found, (reals, here, metacopy.find(real, name, here, parent.reals)))
+    layer = real.layer
+    if layer.override is not None:
+        return _overridden(real, name, here, parent.reals)
+    if entry.kind == _S_IFREG and (not here.blocks or layer.metacopy or layer.data_layers or real.marks().impure):
+        return _new(Found, (reals, here, metacopy.find(real, name, here, parent.reals)))
     return _new(Found, (reals, here, None))
+
+
+def _overridden(real: RealDir, name: bytes, here: Stat, parents: Sequence[RealDir]) -> Found:
+    """What is no directory, in a layer that has owners, modes and some types in xattrs."""
+    assert real.layer.override is not None
+    data = metacopy.find(real, name, here, parents) if here.mode & 0o170000 == _S_IFREG else None
+    return Found((real,), real.layer.override.apply(real.fd(), name, here), data)
 
 
 def find_below(union: Union, parent: DirNode, name: bytes) -> bool:
@@ -122,7 +131,8 @@ def search(reals: Sequence[RealDir], name: bytes, parents: Sequence[RealDir] | N
             if here.mode & 0o170000 == _S_IFDIR:
                 directory = RealDir(real.layer, real, name)
                 found.append(directory)
-                top = top or here
+                if top is None:
+                    top = here if real.layer.override is None else real.layer.override.apply(real.fd(), name, here)
                 if not real.layer.below:
                     break
                 mark = marks.read_dir_marks(real.fd(), name, real.layer.prefix)
@@ -139,6 +149,8 @@ def search(reals: Sequence[RealDir], name: bytes, parents: Sequence[RealDir] | N
                     break
             else:
                 if top is None and not real.is_whiteout(name, here):
+                    if real.layer.override is not None:
+                        return _overridden(real, name, here, reals if parents is None else parents)
                     if here.mode & 0o170000 == _S_IFREG:
                         return Found((real,), here, metacopy.find(real, name, here, reals if parents is None else parents))
                     return Found((real,), here)
@@ -215,14 +227,17 @@ def _directory(union: Union, parent: DirNode, name: bytes, found: Found) -> DirN
 
 def instantiate_unnamed(union: Union, fd: int, here: Stat) -> Node:
     """The node for an upper object that is no directory and none of whose names is known, open as `fd`, which it takes over."""
-    assert union.upper is not None
+    upper = union.upper
+    assert upper is not None
+    if upper.override is not None:
+        here = upper.override.apply(fd, b"", here)
     known = union.inodes.hardlinks.get(here.ino)
     if known is not None or here.mode & 0o170000 == _S_IFDIR:
         if known is None or not here.nlink:
             raise OSError(errno.ESTALE, "no such object any more")
         os.close(fd)
         return known
-    node = Node(here.mode & 0o170000, union.inodes.number(union.upper, here.ino), None, b"", None, True)
+    node = Node(here.mode & 0o170000, union.inodes.number(upper, here.ino), None, b"", upper.root, True)
     node.fd = fd
     node.protected = UNKNOWN
     _recall_origin(union, node, here)

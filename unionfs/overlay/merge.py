@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 from sortedcontainers import SortedDict
 
 from unionfs.linux import stat, xattr
+from unionfs.linux.stat import Stat
 from unionfs.overlay import marks
 from unionfs.overlay.errors import ScanNeeded
 from unionfs.overlay.node import DirNode
@@ -223,8 +224,9 @@ class LayerScan:
         self._markers: list[bytes] = []
         # An upper object's number is its origin's, if it has one, or a merged directory's the lower part's: left open then.
         self._is_open = real.layer.is_upper and (merged or real.marks().impure)
-        # Whether an object is a whiteout its type alone tells, but for regular files where xattrs may make them so.
-        self._telling = _TELLING - {modes.S_IFREG} if real.marks().xwhiteouts else _TELLING
+        # Whether an object is a whiteout its type alone tells, but for regular files where xattrs may make them so, or devices.
+        doubtful = real.layer.override is not None or real.marks().xwhiteouts
+        self._telling = _TELLING - {modes.S_IFREG} if doubtful else _TELLING
 
     def take(self, entries: Iterable[os.DirEntry[bytes]]) -> None:
         """Add some of the layer's names."""
@@ -274,7 +276,7 @@ def entry_now(union: Union, node: DirNode, name: bytes) -> tuple[int, int, tuple
         if found is not None:
             if real.is_whiteout(name, found) or (reals and found.mode & 0o170000 != _S_IFDIR):
                 break
-            kind = found.mode & 0o170000
+            kind = _kind_of(real, name, found)
             if not (real.layer.is_upper and (node.is_merged or real.marks().impure)):
                 ino = ino or union.inodes.number(real.layer, found.ino)
             reals.append(real)
@@ -299,4 +301,13 @@ def _examine(real: RealDir, name: bytes) -> tuple[bool, int]:
     found = stat.find(real.fd(), name)
     if found is None:
         return True, 0
-    return real.is_whiteout(name, found), found.mode & 0o170000
+    return real.is_whiteout(name, found), _kind_of(real, name, found)
+
+
+def _kind_of(real: RealDir, name: bytes, found: Stat) -> int:
+    """S_IFMT bits of the object, for which in some layers an empty file stands; its LOOKUP says it if the mark is damaged."""
+    override = real.layer.override
+    if override is not None and found.mode & 0o170000 == _S_IFREG and not found.size:
+        with suppress(OSError):
+            found = override.apply(real.fd(), name, found)
+    return found.mode & 0o170000

@@ -79,6 +79,9 @@ class OriginIndex:
         Raises EIO for one that stands for another kind of object, or says that this one is gone while it shows.
         """
         found = stat.find(self.dir.fd(), entry_name(origin))
+        override = self.dir.layer.override
+        if found is not None and override is not None:
+            found = override.apply(self.dir.fd(), entry_name(origin), found)
         if found is not None and found.mode & _KIND != kind:
             raise OSError(errno.EIO, "index entry of another type than its origin")
         return found

@@ -220,7 +220,7 @@ def _clear(union: Union, target: DirNode, place: Side) -> None:
         found = stat.stat(*target.at())
         at.chown(*here, found.uid, found.gid)
         at.chmod(*here, found.mode & 0o7777)
-        copy_xattrs(union, target.at(), here)
+        copy_xattrs(union, target.layer(), target.at(), here)
         xattr.write(*here, union.prefix + "opaque", b"y")
         at.utimens(*here, (found.atime, found.atime_nsec), (found.mtime, found.mtime_nsec))
         staging.publish(staged, place.parent.upper_dir, place.name, at.RENAME_EXCHANGE)

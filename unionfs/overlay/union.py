@@ -11,7 +11,7 @@ from typing import Final
 
 from unionfs.linux import creds, fs, stat
 from unionfs.linux.fd import Fd
-from unionfs.overlay import checks, identity, lookup, marks
+from unionfs.overlay import checks, identity, lookup, marks, override, owners
 from unionfs.overlay import layer as layers
 from unionfs.overlay.config import RedirectDir, UnionConfig, Uuid, Verity, Xino
 from unionfs.overlay.copyahead import CopiesAhead
@@ -41,6 +41,7 @@ class Union:
     the list was last emptied; relisted: directories in which one got another inode number.  copies_ahead: the next copy-up.
     redirects: what is done about renamed directories, never AUTO.
     read_only: every change is refused with EROFS.
+    owners: what stands between the ids of the layers and those of the users; None when they are the same.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class Union:
         self.log = logging.getLogger("unionfs")
         self.identity = Identity()
         self.durability = Durability(config, self.prefix)
-        self.inodes = Inodes(opened)
+        self.inodes = Inodes(opened, narrow=config.ino32)
+        self.owners = owners.settle(config)
         self.exports = Exports() if config.nfs_export and (self.read_only or origins is not None) else None
         self.inodes.exports = self.exports
         self.copying: set[Node] = set()
@@ -100,6 +102,9 @@ class Union:
                 locks.append(lock_directory(work, "workdir", config.work, overlays))
             warn_of_users(opened, overlays)
             staging = cls._prepare_staging(config, prefix, work)
+            override.check_roots(opened)
+            if config.upper is not None:
+                override.settle(config, upper, opened[1:])
             union = cls(
                 config, tuple(opened), tuple(data), staging, locks, identity.settle(config, tuple(opened), work)
             )
@@ -139,10 +144,20 @@ class Union:
             raise LayerError(f"workdir: {os.fsdecode(config.work)} can't be prepared: {error.strerror}") from None
         return staging
 
+    @property
+    def takes_acls(self) -> bool:
+        """Can objects have access control lists?  Not beside a mode that is kept in an xattr, nor without xattrs."""
+        return not self.config.noxattrs and (self.upper is None or self.upper.override is None)
+
+    @property
+    def shows_otherwise(self) -> bool:
+        """Do users see other attributes than the layers' filesystems would tell?"""
+        return self.owners is not None or self.config.ino32 or any(layer.override is not None for layer in self.layers)
+
     def settle_whiteouts(self) -> None:
         """Write whiteouts as `.wh.` files where devices can't be made, or the environment asks for it as of fuse-overlayfs."""
         if self._staging is not None:
-            asked = bool(os.environ.get("FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"))
+            asked = "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT" in os.environ
             self._staging.files = asked or not self._staging.can_make_devices()
 
     def begin_durability(self) -> None:

@@ -54,11 +54,12 @@ def attr_of(node: Node, found: Stat) -> Attr:
 class Attributes:
     """The attribute operations."""
 
-    __slots__ = ("_generation", "_opens", "_union", "_valid")
+    __slots__ = ("_generation", "_opens", "_owners", "_union", "_valid")
 
     def __init__(self, context: Context, opens: Opens) -> None:
         self._opens = opens
         self._union = context.union
+        self._owners = context.union.owners
         self._valid = context.valid
         exports = context.union.exports
         self._generation = 0 if exports is None else exports.generation
@@ -75,6 +76,8 @@ class Attributes:
     def entry(self, node: Node, found: Stat) -> Entry:
         """The reply that names a node; the kernel counts one more lookup."""
         node.lookups += 1
+        if self._owners is not None:
+            found = self._owners.shown(found)
         seconds, nsec = self._valid
         attr_seconds, attr_nsec = self.valid(node)
         return _new(Entry, (node.nodeid, self._generation, seconds, attr_seconds, nsec, attr_nsec, attr_of(node, found)))
@@ -88,13 +91,18 @@ class Attributes:
         self._union.inodes.formers[nodeid].lookups += 1
         return reply._replace(nodeid=nodeid)
 
+    def stat(self, node: Node) -> Stat:
+        """What users see of the node's object; `ino` and `nlink` are the layer's own."""
+        found = attrs.real_stat(node)
+        return found if self._owners is None else self._owners.shown(found)
+
     def getattr(self, header: Header, request: Getattr) -> AttrReply:
         node = self._union.node(header.nodeid)
-        return AttrReply(self.valid(node), attr_of(node, attrs.real_stat(node)))
+        return AttrReply(self.valid(node), attr_of(node, self.stat(node)))
 
     def statx(self, header: Header, request: Statx) -> StatxReply:
         node = self._union.node(header.nodeid)
-        found = attrs.real_stat(node)
+        found = self.stat(node)
         statx = StatxOut(*found[:23])._replace(ino=node.ino, nlink=attrs.link_count(node, found), dev_major=0, dev_minor=0)
         if node.data is not None:
             statx = statx._replace(blocks=node.data.blocks(found))
@@ -128,7 +136,7 @@ class Attributes:
         if union.changed and union.changed[-1] is node and node.nodeid == header.nodeid:
             # The reply itself says what a copy-up has changed.
             union.changed.pop()
-        return AttrReply(self.valid(node), attr_of(node, attrs.real_stat(node)))
+        return AttrReply(self.valid(node), attr_of(node, self.stat(node)))
 
     def _truncate_by_path(self, header: Header, node: Node) -> None:
         """Truncation of a split file by name is for its latest inode, of which pages may be cached.
@@ -152,7 +160,7 @@ class Attributes:
                 attrs.drop_capabilities(self._union, node)
             else:
                 attrs.kill_privileges(self._union, node)
-        elif attrs.is_set_id(found := attrs.real_stat(node)):
+        elif attrs.is_set_id(found := self.stat(node)):
             if header.uid not in (0, found.uid):
                 raise OSError(errno.EPERM, "not the owner")
             attrs.kill_privileges(self._union, node)

@@ -51,6 +51,7 @@ class SessionConfig:
     mountpoint: absolute path of an existing directory.
     read_only: mounted `ro`; the same as MS_RDONLY in mount_flags, which is never set there.
     mount_flags: MS_* bits of mount(2) other than MS_RDONLY (numbers in unionfs.linux.mount).
+    labels: SELinux labels by the names of their mount options, `context` and others; of no effect without SELinux.
     allow_other: let processes of other users in (fuse(4)); None means yes where it needs no one's permission, that is
         for root.
     default_permissions: the kernel checks modes and ACLs before it asks the server.
@@ -68,6 +69,7 @@ class SessionConfig:
     mountpoint: bytes
     read_only: bool = False
     mount_flags: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
     allow_other: bool | None = None
     default_permissions: bool = True
     timeout: float = UNLIMITED_TIMEOUT

@@ -21,6 +21,8 @@ from unionfs.serve.errors import MountError
 
 _DEVICE: Final = "/dev/fuse"
 _TYPE: Final = b"fuse.unionfs"
+#: There while SELinux decides in this kernel (selinux(8)).
+_SELINUX: Final = "/sys/fs/selinux/enforce"
 _READ_AHEAD_KB: Final = 512
 #: Bytes of one READ: what fits into a pipe of the usual size limit together with a header (see `splicing`).
 _MAX_READ: Final = 512 * 1024
@@ -107,11 +109,11 @@ def _mount_directly(config: SessionConfig) -> Mounted:
         raise MountError(f"{_DEVICE} can't be opened: {error.strerror}") from None
     words = [
         f"fd={device}", "rootmode=40000", f"user_id={os.geteuid()}", f"group_id={os.getegid()}",
-        *_permission_words(config, privileged=True),
+        *_permission_words(config, privileged=True), *_label_words(config),
     ]  # fmt: skip
     flags = config.mount_flags | (mount.MS_RDONLY if config.read_only else 0)
     try:
-        mount.mount(config.source, config.mountpoint, _TYPE, flags, ",".join(words).encode())
+        mount.mount(config.source, config.mountpoint, _TYPE, flags, os.fsencode(",".join(words)))
     except OSError as error:
         os.close(device)
         raise MountError(f"{os.fsdecode(config.mountpoint)}: mount failed: {error.strerror}") from None
@@ -123,6 +125,13 @@ def _permission_words(config: SessionConfig, *, privileged: bool) -> list[str]:
     if config.allow_other or (config.allow_other is None and privileged):
         words.append("allow_other")
     return words
+
+
+def _label_words(config: SessionConfig) -> list[str]:
+    """Labels as SELinux takes them, quoted, since they may hold commas; without it nobody knows these options."""
+    if not os.path.exists(_SELINUX):
+        return []
+    return [f'{name}="{label}"' for name, label in config.labels]
 
 
 def _mount_by_helper(config: SessionConfig) -> Mounted:

@@ -49,6 +49,8 @@ def serve(union: Union, config: SessionConfig, ready: Callable[[str], None]) -> 
 
     `ready` is called once with a status line when the mount answers.  Raises MountError when it can't be mounted.
     """
+    if config.inode_passthrough is InodePassthrough.DRAFT and union.shows_otherwise:
+        raise MountError("inode_passthrough=draft: can't be had for layers with owners in xattrs (xattr_permissions)")
     plan = stacking.plan(union, config)
     _insist(config, plan.obstacle, plan.too_deep)
     mounted = open_mount(config)
@@ -158,7 +160,7 @@ class _Mount:
     def _wanted(self) -> Wanted:
         flags = _FLAGS
         flags |= abi.NO_EXPORT_SUPPORT if self._union.exports is None else abi.EXPORT_SUPPORT
-        if not self._config.noacl and not self._union.config.noxattrs:
+        if not self._config.noacl and self._union.takes_acls:
             flags |= abi.POSIX_ACL
         if not self._plan.obstacle:
             flags |= abi.PASSTHROUGH

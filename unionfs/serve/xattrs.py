@@ -7,7 +7,6 @@ import os
 import stat as modes
 from typing import TYPE_CHECKING, Final
 
-from unionfs.linux import at
 from unionfs.overlay import acl, attrs, xattrs
 from unionfs.overlay.node import Node
 from unionfs.overlay.union import may_see_trusted
@@ -28,7 +27,7 @@ class Xattrs:
 
     def __init__(self, context: Context) -> None:
         self._union = context.union
-        self._noacl = context.config.noacl
+        self._noacl = context.config.noacl or not context.union.takes_acls
 
     def getxattr(self, header: Header, request: Getxattr) -> bytes | int:
         name = self._name(request.name)
@@ -63,6 +62,8 @@ class Xattrs:
         io = node.attachment
         if not (io is not None and io.writers):
             found = attrs.real_stat(node)
+            if self._union.owners is not None:
+                found = self._union.owners.shown(found)
             if attrs.is_set_id(found) and uid != found.uid and not found.mode & _WRITABLE_BY_OTHERS:
                 raise OSError(errno.EPERM, "not the owner")
 
@@ -75,7 +76,7 @@ class Xattrs:
     def _kill_sgid(self, node: Node) -> None:
         mode = attrs.real_stat(node).mode & 0o7777
         if mode & modes.S_ISGID:
-            at.chmod(*node.at(), mode & ~modes.S_ISGID)
+            attrs.set_mode(node, mode & ~modes.S_ISGID)
 
 
 def _sized(value: bytes, size: int) -> bytes | int:
