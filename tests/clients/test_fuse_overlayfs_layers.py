@@ -200,8 +200,8 @@ def attributes(mnt: Path) -> dict[str, tuple[str, int, int, str]]:
     found = {}
     for entry in os.scandir(mnt):
         status = entry.stat(follow_symlinks=False)
-        assert entry.is_file() == stat.S_ISREG(status.st_mode)
-        assert entry.is_dir() == stat.S_ISDIR(status.st_mode)
+        assert entry.is_file(follow_symlinks=False) == stat.S_ISREG(status.st_mode)
+        assert entry.is_dir(follow_symlinks=False) == stat.S_ISDIR(status.st_mode)
         device = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}" if status.st_rdev else ""
         found[entry.name] = (stat.filemode(status.st_mode), status.st_uid, status.st_gid, device)
     return found
@@ -336,3 +336,25 @@ def test_another_value_than_before(layers: Layers) -> None:
         pass
     done = unionfs("-o", option_string(layers, {"xattr_permissions": "1"}), layers.mnt)
     check_refusal(done, 32, "xattr_permissions=1", layers.top, CONTAINERS)
+
+
+@pytest.mark.parametrize("options", [{"metacopy": "on"}, {"index": "on"}, {"nfs_export": "on"}], ids=named)
+def test_marks_of_what_overlayfs_marks_too(options: Options, filled: Layers) -> None:
+    """Files copied up without their data, kept together with their other names, moved: all as before at the next mount."""
+    lower = filled.lowers[0]
+    data = os.urandom(1 << 20)
+    (lower / "large").write_bytes(data)
+    os.link(lower / "kept", lower / "kept too")
+    with Unionfs().mount(filled, {"xattr_permissions": "2", **options}) as mnt:
+        os.chown(mnt / "large", 5, 6)
+        (mnt / "large").chmod(0o4711)
+        assert (mnt / "large").read_bytes() == data
+        os.chown(mnt / "kept", 7, 8)
+        (mnt / "kept directory").rename(mnt / "moved")
+        before = seen(mnt)
+    with Unionfs().mount(filled, options) as mnt:
+        assert_same(before, seen(mnt))
+        with open(mnt / "large", "r+b") as file:
+            file.write(b"changed")
+        assert (mnt / "large").read_bytes() == b"changed" + data[7:]
+        assert attributes(mnt)["large"][1:3] == (5, 6)
