@@ -1,16 +1,19 @@
 """One command that measures unionfs beside the kernel's overlayfs and its peers: `python -m tests.bench`."""
 
 import argparse
-import os
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import isolate, report
+from tests.bench import chart, isolate, report
 from tests.bench.layers import BUILD, LayerError, Layers, make_layers, settle
+from tests.bench.machine import check_machine
 from tests.bench.mounts import FileSystem, MountError, extra_file_system, known_file_systems, mounted
 from tests.bench.programs import ProgramError
 from tests.bench.report import Results
+from tests.bench.scaling import make_stack
 from tests.bench.small import ChildError
 from tests.bench.workloads import FULL, QUICK, Scale, Workload, all_workloads
 
@@ -18,11 +21,11 @@ from tests.bench.workloads import FULL, QUICK, Scale, Workload, all_workloads
 def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark; returns 0, 1 for a bad argument or a machine it cannot run on, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    scale = QUICK if options.quick else FULL
+    scale = _scale(options)
     try:
         file_systems = _chosen_file_systems(options)
         workloads = _chosen_workloads(options.only, scale)
-        _check_machine()
+        check_machine()
     except ValueError as error:
         print(f"tests.bench: {error}", file=sys.stderr)
         return 1
@@ -37,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         print(report.text(results))
     if options.json:
         report.write_json(results, options.json)
+        chart.write_svg(results, options.json.with_suffix(".svg"))
     return status
 
 
@@ -59,8 +63,25 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help=f"copy the root file system from DIR; '{BUILD}' (default) makes one with debootstrap",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
+    layers, files = (",".join(map(str, counts)) for counts in (FULL.layer_counts, FULL.file_counts))
+    parser.add_argument("--layers", type=_counts, metavar="N,...", help=f"how many layers to compare (default {layers})")
+    parser.add_argument("--files", type=_counts, metavar="N,...", help=f"how many files in a directory (default {files})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE, and a chart beside it (.svg)")
     return parser
+
+
+def _scale(options: argparse.Namespace) -> Scale:
+    scale = QUICK if options.quick else FULL
+    return replace(
+        scale, layer_counts=options.layers or scale.layer_counts, file_counts=options.files or scale.file_counts
+    )
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """Numbers from 1, separated by commas."""
+    if not re.fullmatch(r"[1-9][0-9]*(,[1-9][0-9]*)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers like 1,16,500")
+    return tuple([int(word) for word in text.split(",")])
 
 
 def _chosen_file_systems(options: argparse.Namespace) -> list[FileSystem]:
@@ -81,15 +102,8 @@ def _chosen_workloads(only: list[str] | None, scale: Scale) -> list[Workload]:
     names = [workload.name for workload in workloads]
     for name in only or []:
         if name not in names:
-            raise ValueError(f"--only {name}: known are {', '.join(names)}")
+            raise ValueError(f"--only {name}: known are {', '.join(dict.fromkeys(names))}")
     return [workload for workload in workloads if not only or workload.name in only]
-
-
-def _check_machine() -> None:
-    if os.geteuid() != 0:
-        raise ValueError("needs root: it mounts file systems")
-    if not Path("/dev/fuse").exists():
-        raise ValueError("/dev/fuse is missing: load the fuse module or hand the device to the container")
 
 
 def _measure_all(
@@ -104,7 +118,10 @@ def _measure_all(
     """Round by round, every workload on one file system after the other, each time another one first."""
     try:
         print("making the layers", file=sys.stderr)
-        layers = make_layers(scratch, lower)
+        points = [workload.point for workload in workloads if workload.point is not None]
+        layers = make_layers(scratch, lower, sum(point.files for point in points))
+        for point in points:
+            make_stack(layers.stacks, point)
         for turn in range(rounds):
             for number, workload in enumerate(workloads):
                 print(f"round {turn + 1} of {rounds}: {workload.name}", file=sys.stderr)
@@ -122,8 +139,10 @@ def _measure_all(
 
 def _measure(fs: FileSystem, workload: Workload, scale: Scale, layers: Layers, results: Results) -> None:
     settle(layers)
+    if workload.point is not None:
+        results.points[workload.point.title] = workload.point
     try:
-        with mounted(fs, layers) as cell:
+        with mounted(fs, layers, workload.point) as cell:
             times = workload.run(cell.mount, scale)
     except (MountError, ChildError, ProgramError, OSError) as error:
         for title in workload.titles:

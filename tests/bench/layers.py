@@ -22,6 +22,8 @@ _MIRROR = "http://deb.debian.org/debian"
 _SUITE = "bookworm"
 _PACKAGES = "gcc,libc6-dev,git,python3"
 _IMAGE_SLACK_BYTES = 3 << 30
+_BYTES_AN_INODE = 16 << 10
+_BYTES_A_FILE = 1 << 10
 
 
 class LayerError(Exception):
@@ -30,10 +32,14 @@ class LayerError(Exception):
 
 @dataclass(frozen=True)
 class Layers:
-    """The lower layer and the directory in which each measurement gets an upper, a work directory and a mount point."""
+    """The lower layer and the directory in which each measurement gets an upper, a work directory and a mount point.
+
+    stacks: where there is room for other lower layers.
+    """
 
     lower: Path
     cells: Path
+    stacks: Path
 
 
 def flat_name(index: int) -> str:
@@ -41,20 +47,25 @@ def flat_name(index: int) -> str:
     return f"file{index:05d}"
 
 
-def make_layers(scratch: Path, source: str) -> Layers:
-    """Makes the image below `scratch`, mounts it and fills the lower layer from `source`, a directory or BUILD."""
+def make_layers(scratch: Path, source: str, more_files: int = 0, more_bytes: int = 0) -> Layers:
+    """Makes the image below `scratch`, mounts it and fills the lower layer from `source`, a directory or BUILD.
+
+    It has room for `more_files` small files and for `more_bytes` beside.
+    """
     _run("mount", "-t", "tmpfs", "-o", "size=90%", "unionfs-bench", str(scratch))
     image, top = scratch / "image", scratch / "ext4"
     top.mkdir()
     source_bytes = 0 if source == BUILD else _tree_bytes(source)
     with image.open("wb") as file:
-        file.truncate(_IMAGE_SLACK_BYTES + max(source_bytes * 2, 1 << 30))
+        size = _IMAGE_SLACK_BYTES + max(source_bytes * 2, 1 << 30) + more_files * _BYTES_A_FILE + more_bytes
+        file.truncate(size)
     # Inode tables and journal are written now, not by a kernel thread during the measurements.
-    _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))
+    inodes = str(size // _BYTES_AN_INODE + more_files)
+    _run("mkfs.ext4", "-q", "-F", "-N", inodes, "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))
     _run("mount", "-o", "loop,noatime", str(image), str(top))
-    layers = Layers(lower=top / "lower", cells=top / "cells")
-    layers.lower.mkdir()
-    layers.cells.mkdir()
+    layers = Layers(lower=top / "lower", cells=top / "cells", stacks=top / "stacks")
+    for directory in (layers.lower, layers.cells, layers.stacks):
+        directory.mkdir()
     if source == BUILD:
         _run("debootstrap", "--variant=minbase", f"--include={_PACKAGES}", _SUITE, str(layers.lower), _MIRROR)
         shutil.rmtree(layers.lower / "var/cache/apt/archives", ignore_errors=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.layers import Layers
+from tests.bench.scaling import Point, layer_names, stack_of
 
 OURS = "unionfs"
 KERNEL = "kernel"
@@ -25,17 +26,27 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Cell:
-    """The directories of one measurement: the shared lower and a fresh upper, work directory and mount point."""
+    """The directories of one measurement: the shared lower and a fresh upper, work directory and mount point.
+
+    names: of the layers that `lower` holds, the topmost first, if it is not one itself.  The mount's command runs in `lower`
+    then, so that hundreds of layers fit in the 4 KiB of mount(2).
+    """
 
     lower: Path
     upper: Path
     work: Path
     mount: Path
+    names: tuple[str, ...] = ()
+
+    @property
+    def lowers(self) -> list[str]:
+        """The lower layers as the mount's command names them."""
+        return list(self.names) or [str(self.lower)]
 
     @property
     def overlay_options(self) -> str:
         """The layers as the -o argument that overlayfs and its drop-ins share."""
-        return f"lowerdir={self.lower},upperdir={self.upper},workdir={self.work}"
+        return f"lowerdir={':'.join(self.lowers)},upperdir={self.upper},workdir={self.work}"
 
 
 @dataclass(frozen=True)
@@ -86,13 +97,16 @@ def extra_file_system(text: str) -> FileSystem:
 
 
 @contextmanager
-def mounted(file_system: FileSystem, layers: Layers) -> Iterator[Cell]:
+def mounted(file_system: FileSystem, layers: Layers, point: Point | None = None) -> Iterator[Cell]:
     """Mounts over fresh upper and work directories; afterwards unmounts, waits for the server's end and removes them.
+
+    What is below them is the root file system, or with a `point` the many layers that one is measured on.
 
     Raises MountError when the file system does not come up.
     """
     base = layers.cells / "cell"
-    cell = Cell(layers.lower, base / "upper", base / "work", base / "mount")
+    lower, names = (layers.lower, ()) if point is None else (stack_of(layers.stacks, point), layer_names(point))
+    cell = Cell(lower, base / "upper", base / "work", base / "mount", names)
     for directory in (cell.upper, cell.work, cell.mount):
         directory.mkdir(parents=True)
     try:
@@ -120,7 +134,7 @@ def mounted_together(file_system: FileSystem, cells: Sequence[Cell]) -> Iterator
     """
     try:
         for cell in cells:
-            _mount(file_system.command(cell), cell.mount)
+            _mount(file_system.command(cell), cell)
         yield
     finally:
         for cell in cells:
@@ -128,10 +142,15 @@ def mounted_together(file_system: FileSystem, cells: Sequence[Cell]) -> Iterator
         _await_servers()
 
 
-def _mount(command: list[str], mount: Path) -> None:
+def server_pids() -> list[int]:
+    """The servers in the background: this process is the first of its process namespace, so they are its children."""
+    return [int(child) for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()]
+
+
+def _mount(command: list[str], cell: Cell) -> None:
     try:
         # A server that inherits a pipe would keep it open for its whole life, so its messages go to a file.
-        with open(mount.parent / "messages", "w+", encoding="utf-8", errors="replace") as messages:
+        with open(cell.mount.parent / "messages", "w+", encoding="utf-8", errors="replace") as messages:
             done = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -140,12 +159,13 @@ def _mount(command: list[str], mount: Path) -> None:
                 timeout=_MOUNT_SECONDS,
                 check=False,
                 env=_environment(),
+                cwd=cell.lower if cell.names else None,
             )
             messages.seek(0)
             lines = messages.read().strip().splitlines()
     except subprocess.TimeoutExpired as error:
         raise MountError(f"did not mount within {_MOUNT_SECONDS:.0f} s") from error
-    if done.returncode or not _is_mounted(mount):
+    if done.returncode or not _is_mounted(cell.mount):
         raise MountError(lines[-1] if lines else f"exit status {done.returncode}")
 
 
@@ -185,8 +205,8 @@ def _await_servers() -> None:
 
 
 def _kill_servers() -> None:
-    for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split():
-        os.kill(int(child), signal.SIGKILL)
+    for child in server_pids():
+        os.kill(child, signal.SIGKILL)
 
 
 def _environment() -> dict[str, str]:
@@ -202,4 +222,5 @@ def _drop_in(program: list[str]) -> Callable[[Cell], list[str]]:
 
 
 def _unionfs_fuse(cell: Cell) -> list[str]:
-    return ["unionfs-fuse", "-o", "cow", f"{cell.upper}=RW:{cell.lower}=RO", str(cell.mount)]
+    branches = [f"{cell.upper}=RW", *(f"{lower}=RO" for lower in cell.lowers)]
+    return ["unionfs-fuse", "-o", "cow", ":".join(branches), str(cell.mount)]

@@ -1,24 +1,32 @@
 """How are the measurements summed up and shown?"""
 
 import json
-import os
-import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
+from tests.bench import machine
 from tests.bench.mounts import KERNEL, OURS, REFERENCE
+from tests.bench.scaling import LOOKUP, MISS, Point
+from tests.bench.tables import number, table
+
+GROWTH_BAR = 1.3
+"""What a lookup or a miss may cost with 500 layers, as a ratio to one layer."""
 
 
 @dataclass
 class Results:
-    """All samples of a run: milliseconds by (row title, file system), and what could not be measured."""
+    """All samples of a run: milliseconds by (row title, file system), and what could not be measured.
+
+    points: of the rows that measure many layers or files, by title.
+    """
 
     columns: list[str]
     versions: dict[str, str]
     samples: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
+    points: dict[str, Point] = field(default_factory=dict)
 
     def add(self, title: str, column: str, milliseconds: float) -> None:
         """Adds one sample to a row's cell."""
@@ -41,9 +49,10 @@ class Results:
 
 def text(results: Results) -> str:
     """The whole report: tables of medians and of ratios to the kernel and to fuse-overlayfs, losses and failures."""
-    parts = [_table("median ms", results, lambda title, column: _plain(results.median(title, column), ".1f"))]
+    parts = [_table("median ms", results, lambda title, column: number(results.median(title, column), ".1f"))]
     parts += [_ratios(results, base) for base in (KERNEL, REFERENCE) if base in results.columns]
     parts += _losses(results)
+    parts += _growth(results)
     if results.failures:
         parts.append("\n".join(["Not measured:", *_failures(results)]))
     return "\n\n".join(parts)
@@ -54,14 +63,14 @@ def write_json(results: Results, path: Path) -> None:
     rows = [
         {
             "workload": title,
+            "point": asdict(results.points[title]) if title in results.points else None,
             "samples_ms": {c: results.samples[title, c] for c in results.columns if (title, c) in results.samples},
             "median_ms": {c: results.median(title, c) for c in results.columns},
             "failures": {c: results.failures[title, c] for c in results.columns if (title, c) in results.failures},
         }
         for title in results.titles()
     ]
-    machine = {"kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version()}
-    path.write_text(json.dumps({"machine": machine, "versions": results.versions, "rows": rows}, indent=2) + "\n")
+    path.write_text(json.dumps({"machine": machine.description(), "versions": results.versions, "rows": rows}, indent=2) + "\n")
 
 
 def _losses(results: Results) -> list[str]:
@@ -72,6 +81,24 @@ def _losses(results: Results) -> list[str]:
     return ["\n".join([summary, *(f"- {title}" for title in slower)])] if compared else []
 
 
+def _growth(results: Results) -> list[str]:
+    """What a lookup and a miss cost with the most layers, as a ratio to the fewest, beside the bar."""
+    lines = []
+    for operation in (LOOKUP, MISS):
+        points = sorted((p for p in results.points.values() if p.operation == operation), key=lambda p: p.layers)
+        pairs = [(few, many) for few in points for many in points if (many.files, few.files) == (many.files,) * 2]
+        widest = max(pairs, key=lambda pair: pair[1].layers - pair[0].layers, default=None)
+        if widest is None or widest[0].layers == widest[1].layers:
+            continue
+        few, many = widest
+        for column in results.columns:
+            one, other = results.median(few.title, column), results.median(many.title, column)
+            if one and other:
+                lines.append([operation, f"{few.layers} to {many.layers}", column, f"{other / one:.2f}"])
+    heading = ["growth of the time", "layers", "file system", f"ratio (bar for {OURS}: {GROWTH_BAR})"]
+    return [table(heading, lines)] if lines else []
+
+
 def _failures(results: Results) -> list[str]:
     rows: dict[tuple[str, str], list[str]] = {}
     for (title, column), reason in results.failures.items():
@@ -80,23 +107,9 @@ def _failures(results: Results) -> list[str]:
 
 
 def _ratios(results: Results, base: str) -> str:
-    return _table(f"x {base}", results, lambda title, column: _plain(results.ratio(title, column, base), ".2f"))
+    return _table(f"x {base}", results, lambda title, column: number(results.ratio(title, column, base), ".2f"))
 
 
 def _table(heading: str, results: Results, cell: Callable[[str, str], str]) -> str:
-    rows = [[heading, *results.columns]]
-    rows += [[title, *(cell(title, column) for column in results.columns)] for title in results.titles()]
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    lines = [_line(row, widths) for row in rows]
-    rule = ["-" * width if index == 0 else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
-    return "\n".join([lines[0], _line(rule, widths), *lines[1:]])
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first = row[0].ljust(widths[0])
-    rest = [value.rjust(width) for value, width in zip(row[1:], widths[1:], strict=True)]
-    return f"| {' | '.join([first, *rest])} |"
-
-
-def _plain(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    lines = [[title, *(cell(title, column) for column in results.columns)] for title in results.titles()]
+    return table([heading, *results.columns], lines)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench import programs, small
+from tests.bench import programs, scaling, small
 from tests.bench.layers import BIG_BYTES, FLAT_FILES
+from tests.bench.scaling import Point
 from tests.bench.small import timed_in_child
 
 
@@ -22,6 +23,8 @@ class Scale:
     share: str
     lib: str
     archived: str
+    layer_counts: tuple[int, ...]
+    file_counts: tuple[int, ...]
 
 
 FULL = Scale(
@@ -34,6 +37,8 @@ FULL = Scale(
     share="usr/share",
     lib="usr/lib",
     archived="usr etc var",
+    layer_counts=scaling.LAYERS,
+    file_counts=scaling.FILES,
 )
 QUICK = Scale(
     lookups=500,
@@ -45,6 +50,8 @@ QUICK = Scale(
     share="usr/share/doc",
     lib="usr/lib/git-core",
     archived="etc var",
+    layer_counts=scaling.QUICK_LAYERS,
+    file_counts=scaling.QUICK_FILES,
 )
 
 
@@ -53,11 +60,13 @@ class Workload:
     """One kind of work.
 
     `titles` names its rows; `run(mount, scale)` does it on a fresh mount and returns one time in milliseconds per row.
+    `point`: what it measures of many layers or files, on layers of its own.
     """
 
     name: str
     titles: tuple[str, ...]
     run: Callable[[Path, Scale], list[float]]
+    point: Point | None = None
 
 
 def _lookups(mount: Path, scale: Scale) -> list[float]:
@@ -156,6 +165,10 @@ def _remove_trees(mount: Path, scale: Scale) -> list[float]:
     return [programs.timed("rm", "-rf", str(mount / scale.share), str(mount / scale.lib))]
 
 
+def _at(name: str, point: Point) -> Workload:
+    return Workload(name, (point.title,), lambda mount, _scale: [point.run(mount)], point)
+
+
 def all_workloads(scale: Scale) -> list[Workload]:
     """Every workload in the order of the table, with titles that tell the scale."""
     lookups, opens, changes = f"{scale.lookups:,}", f"{scale.opens:,}", f"{scale.changes:,}"
@@ -179,4 +192,6 @@ def all_workloads(scale: Scale) -> list[Workload]:
         Workload("cp", (f"cp -a {scale.share}",), _copy_tree),
         Workload("chown", (f"chown -R {scale.lib}",), _chown_tree),
         Workload("rm", (f"rm -rf {scale.share} {scale.lib}",), _remove_trees),
+        *(_at("layers", point) for point in scaling.points_of_layers(scale.layer_counts)),
+        *(_at("files", point) for point in scaling.points_of_files(scale.file_counts)),
     ]

@@ -1,13 +1,13 @@
 """One command that measures what passthrough is worth: `python -m tests.bench.passthrough`."""
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench import isolate
+from tests.bench.machine import check_machine
 from tests.bench.mounts import FileSystem, MountError
 from tests.bench.passthrough import chart, report
 from tests.bench.passthrough.pairs import NAMES, measure_pairs
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         rows = _chosen_rows(options)
-        _check_machine()
+        check_machine()
     except ValueError as error:
         print(f"tests.bench.passthrough: {error}", file=sys.stderr)
         return 1
@@ -96,13 +96,6 @@ def _chosen_rows(options: argparse.Namespace) -> list[Row]:
         if name not in names:
             raise ValueError(f"--only {name}: known are {', '.join(names)}")
     return [row for row in rows if not options.only or row.name in options.only]
-
-
-def _check_machine() -> None:
-    if os.geteuid() != 0:
-        raise ValueError("needs root: it mounts file systems")
-    if not Path("/dev/fuse").exists():
-        raise ValueError("/dev/fuse is missing: load the fuse module or hand the device to the container")
 
 
 def _measure_all(scratch: Path, rounds: int, rows: list[Row], results: Results, sources: int) -> int:

@@ -1,11 +1,11 @@
 """How do the ratios look as a picture? A bar chart in SVG: two bars to a row, the bind mount a line at 1."""
 
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from tests.bench.passthrough.places import PASSTHROUGH, PLAIN
 from tests.bench.passthrough.results import PUBLISHED, V6, V12, Results, RowResult
+from tests.bench.svg import FAINT, INK, bar, document, line, text
 
 _WIDTH = 860
 _LEFT = 190
@@ -21,7 +21,6 @@ _MOST_SCALE = 2.0
 _COLOURS = {PLAIN: "#b4b2a9", PASSTHROUGH: "#1d7a5f"}
 _ON_BAR = {PLAIN: "#222222", PASSTHROUGH: "#ffffff"}
 _MARKS = {V6: "#c2571a", V12: "#4b3fa8"}
-_INK, _FAINT = "#222222", "#dddddd"
 
 
 @dataclass(frozen=True)
@@ -40,18 +39,15 @@ def svg(results: Results) -> str:
     rows = results.measured()
     axis = _Axis(_axis_end(rows))
     height = _TOP + _ROW * len(rows) + _BOTTOM
-    size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">',
-        f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
-        _text(16, 26, f"Speed as a ratio to the bind mount, {results.disk}", size=17),
+        text(16, 26, f"Speed as a ratio to the bind mount, {results.disk}", size=17),
         *_legend(),
         *_grid(axis, height),
     ]
     for number, row in enumerate(rows):
         parts += _row(row, axis, _TOP + _ROW * number)
     parts += _line_of_one(axis, height)
-    return "\n".join([*parts, "</svg>", ""])
+    return document(_WIDTH, height, parts)
 
 
 def write_svg(results: Results, path: Path) -> None:
@@ -69,11 +65,11 @@ def _axis_end(rows: list[RowResult]) -> float:
 def _legend() -> list[str]:
     parts, x = [], 16.0
     for place, colour in _COLOURS.items():
-        parts += [f'<rect x="{x:.0f}" y="42" width="12" height="12" fill="{colour}"/>', _text(x + 18, 53, place)]
+        parts += [bar(x, 42, 12, 12, colour), text(x + 18, 53, place)]
         x += 40 + 7.2 * len(place)
     for version, colour in _MARKS.items():
         label = f"passthrough in the patches' {version}"
-        parts += [_mark(x + 6, 48, colour), _text(x + 18, 53, label)]
+        parts += [_mark(x + 6, 48, colour), text(x + 18, 53, label)]
         x += 40 + 6.6 * len(label)
     return parts
 
@@ -82,20 +78,20 @@ def _grid(axis: _Axis, height: int) -> list[str]:
     parts = []
     for tenths in range(0, int(axis.end * 10) + 1, 2):
         x = axis.x(tenths / 10)
-        parts.append(f'<line x1="{x:.1f}" y1="{_TOP - 8}" x2="{x:.1f}" y2="{height - _BOTTOM + 4}" stroke="{_FAINT}"/>')
-        parts.append(_text(x, height - _BOTTOM + 22, f"{tenths / 10:.1f}", anchor="middle"))
+        parts.append(line(x, _TOP - 8, x, height - _BOTTOM + 4, FAINT))
+        parts.append(text(x, height - _BOTTOM + 22, f"{tenths / 10:.1f}", anchor="middle"))
     return parts
 
 
 def _row(row: RowResult, axis: _Axis, top: int) -> list[str]:
-    parts = [_text(_LEFT - 10, top + _BAR + 5, row.title, anchor="end")]
+    parts = [text(_LEFT - 10, top + _BAR + 5, row.title, anchor="end")]
     for number, (place, colour) in enumerate(_COLOURS.items()):
         ratio, y = row.speed(place), top + number * (_BAR + 2)
         if ratio is None:
-            parts.append(_text(_LEFT + 6, y + _BAR - 1, "not measured", size=11))
+            parts.append(text(_LEFT + 6, y + _BAR - 1, "not measured", size=11))
             continue
         length = axis.x(ratio) - _LEFT
-        parts.append(f'<rect x="{_LEFT}" y="{y}" width="{length:.1f}" height="{_BAR}" fill="{colour}"/>')
+        parts.append(bar(_LEFT, y, length, _BAR, colour))
         parts.append(_value(axis.x(ratio), y, f"{ratio:.2f}", _ON_BAR[place]))
     # Beside the bar of passthrough, one above the other, so that equal figures do not cover each other.
     for number, (version, colour) in enumerate(_MARKS.items()):
@@ -108,21 +104,17 @@ def _row(row: RowResult, axis: _Axis, top: int) -> list[str]:
 def _value(end: float, y: float, label: str, on_bar: str) -> str:
     """The number of a bar: at its end inside, or behind it where the bar is too short."""
     if end - _LEFT > 60:
-        return _text(_LEFT + 6, y + _BAR - 2, label, size=11, fill=on_bar)
-    return _text(end + 6, y + _BAR - 2, label, size=11)
+        return text(_LEFT + 6, y + _BAR - 2, label, size=11, fill=on_bar)
+    return text(end + 6, y + _BAR - 2, label, size=11)
 
 
 def _line_of_one(axis: _Axis, height: int) -> list[str]:
     x = axis.x(1)
     return [
-        f'<line x1="{x:.1f}" y1="{_TOP - 8}" x2="{x:.1f}" y2="{height - _BOTTOM + 4}" stroke="{_INK}" stroke-dasharray="4 3"/>',
-        _text(x, _TOP - 13, "bind mount", size=11, anchor="middle"),
+        line(x, _TOP - 8, x, height - _BOTTOM + 4, INK, "4 3"),
+        text(x, _TOP - 13, "bind mount", size=11, anchor="middle"),
     ]
 
 
 def _mark(x: float, y: float, colour: str) -> str:
     return f'<path d="M{x:.1f} {y - 6:.1f}l5 6l-5 6l-5 -6z" fill="{colour}" stroke="white"/>'
-
-
-def _text(x: float, y: float, words: str, *, size: int = 13, anchor: str = "start", fill: str = _INK) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{fill}">{escape(words)}</text>'

@@ -1,14 +1,13 @@
 """How is a run shown as text, and kept as JSON?"""
 
 import json
-import os
-import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.bench import machine
 from tests.bench.passthrough.places import PASSTHROUGH, PLAIN
 from tests.bench.passthrough.results import PLACES, PUBLISHED, Results, RowResult
+from tests.bench.tables import number, table
 
 
 def text(results: Results) -> str:
@@ -19,9 +18,8 @@ def text(results: Results) -> str:
 
 def as_json(results: Results) -> dict[str, Any]:
     """Everything that was measured, with medians, ratios, the patches' ratios and the bars."""
-    machine = {"kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version()}
     return {
-        "machine": machine,
+        "machine": machine.description(),
         "versions": results.versions,
         "disk": results.disk,
         "file_bytes": results.file_bytes,
@@ -59,8 +57,8 @@ def _ratios(results: Results) -> str:
     lines = [
         [
             row.title,
-            *(_number(row.speed(place), ".2f") for place in (PLAIN, PASSTHROUGH)),
-            *(_number(row.published(version, place), ".2f") for version, place in published),
+            *(number(row.speed(place), ".2f") for place in (PLAIN, PASSTHROUGH)),
+            *(number(row.published(version, place), ".2f") for version, place in published),
         ]
         for row in results.measured()
     ]
@@ -69,7 +67,7 @@ def _ratios(results: Results) -> str:
 
 def _medians(results: Results) -> str:
     lines = [
-        [f"{row.title}, {row.unit}", *(_number(row.median(place), ".0f" if row.more_is_better else ".2f") for place in PLACES)]
+        [f"{row.title}, {row.unit}", *(number(row.median(place), ".0f" if row.more_is_better else ".2f") for place in PLACES)]
         for row in results.measured()
     ]
     return table([f"medians on {results.disk}", *PLACES], lines)
@@ -102,21 +100,3 @@ def _bars(results: Results) -> list[str]:
 def _failures(results: Results) -> list[str]:
     lines = [f"- {row.title}, {place}: {reason}" for row in results.rows for place, reason in row.failures.items()]
     return ["\n".join(["Not measured in every round:", *lines])] if lines else []
-
-
-def table(heading: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in the syntax of Markdown: the first column to the left, the others to the right."""
-    rows = [list(heading), *(list(line) for line in lines)]
-    widths = [max(3, *(len(row[index]) for row in rows)) for index in range(len(heading))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join(_line(row, widths) for row in [rows[0], rule, *rows[1:]])
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first = row[0].ljust(widths[0])
-    rest = [value.rjust(width) for value, width in zip(row[1:], widths[1:], strict=True)]
-    return f"| {' | '.join([first, *rest])} |"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)

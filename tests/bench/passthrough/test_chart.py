@@ -29,7 +29,8 @@ def texts(svg: ElementTree.Element) -> list[str]:
 
 def bars(svg: ElementTree.Element) -> list[float]:
     """The lengths of the bars in pixels, from the top: without the background and the legend's squares."""
-    return [float(rect.attrib["width"]) for rect in svg.iter(f"{SVG}rect") if "x" in rect.attrib and rect.attrib["width"] != "12"]
+    widths = [rect.attrib["width"] for rect in svg.iter(f"{SVG}rect") if "x" in rect.attrib]
+    return [float(width) for width in widths if width != "12.0"]
 
 
 def test_lengths_are_in_proportion() -> None:

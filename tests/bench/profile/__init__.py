@@ -1,0 +1,1 @@
+"""What does the server do for each workload: which requests reach it, and where does its time go?"""
