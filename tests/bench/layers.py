@@ -47,15 +47,15 @@ def flat_name(index: int) -> str:
     return f"file{index:05d}"
 
 
-def make_layers(scratch: Path, source: str, more_files: int = 0, more_bytes: int = 0) -> Layers:
+def make_layers(scratch: Path, source: str | None, more_files: int = 0, more_bytes: int = 0) -> Layers:
     """Makes the image below `scratch`, mounts it and fills the lower layer from `source`, a directory or BUILD.
 
-    It has room for `more_files` small files and for `more_bytes` beside.
+    With None there is no root file system.  It has room for `more_files` small files and for `more_bytes` beside.
     """
     _run("mount", "-t", "tmpfs", "-o", "size=90%", "unionfs-bench", str(scratch))
     image, top = scratch / "image", scratch / "ext4"
     top.mkdir()
-    source_bytes = 0 if source == BUILD else _tree_bytes(source)
+    source_bytes = 0 if source is None or source == BUILD else _tree_bytes(source)
     with image.open("wb") as file:
         size = _IMAGE_SLACK_BYTES + max(source_bytes * 2, 1 << 30) + more_files * _BYTES_A_FILE + more_bytes
         file.truncate(size)
@@ -69,7 +69,7 @@ def make_layers(scratch: Path, source: str, more_files: int = 0, more_bytes: int
     if source == BUILD:
         _run("debootstrap", "--variant=minbase", f"--include={_PACKAGES}", _SUITE, str(layers.lower), _MIRROR)
         shutil.rmtree(layers.lower / "var/cache/apt/archives", ignore_errors=True)
-    else:
+    elif source is not None:
         _run("cp", "-a", "--one-file-system", f"{source}/.", str(layers.lower))
     _add_flat_directories(layers.lower / "bench")
     _warm(layers.lower)

@@ -44,9 +44,10 @@ def content(index: MergedIndex) -> dict[bytes, tuple[int, int, list[int]]]:
 
 def scanned(running: Scan) -> None:
     """The rest of a scan."""
-    while running.next_layer():
-        while entries := running.read():
-            running.take(entries)
+    while running.open_layers():
+        while pieces := running.read():
+            for piece in pieces:
+                running.take(piece)
     running.finish()
     running.close()
 
@@ -105,12 +106,13 @@ def test_changes_during_a_scan(seed: int, layers: Layers, open_union: OpenUnion,
     chance = random.Random(seed)
     names = [*(f"f{number}" for number in range(60)), *(f"new{number}" for number in range(8)), "merged0", "only0"]
     running = Scan(union, node)
-    while running.next_layer():
-        while entries := running.read():
-            for _ in range(3):
-                kind = chance.choice(["create", "mkdir", "copy up", "remove", "rename"])
-                change(union, node, (kind, chance.choice(names), chance.choice(names)))
-            running.take(entries)
+    while running.open_layers():
+        while pieces := running.read():
+            for piece in pieces:
+                for _ in range(3):
+                    kind = chance.choice(["create", "mkdir", "copy up", "remove", "rename"])
+                    change(union, node, (kind, chance.choice(names), chance.choice(names)))
+                running.take(piece)
     assert isinstance(node.index, PartialIndex)
     running.finish()
     running.close()
@@ -131,7 +133,7 @@ def test_a_scan_that_is_given_up_leaves_nothing(layers: Layers, open_union: Open
     assert node.reals[0].fd() >= 0
     before = len(os.listdir("/proc/self/fd"))
     running = Scan(union, node)
-    running.next_layer()
+    running.open_layers()
     running.read()
     running.close()
     assert node.index is None

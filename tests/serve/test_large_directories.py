@@ -13,7 +13,7 @@ from tests.serve.fake_kernel import ROOT, FakeKernel, fake_kernel
 from tests.support.mounts import Layers
 from tests.wire import kernel
 from unionfs.overlay import merge, scan
-from unionfs.overlay.scan import Scan
+from unionfs.overlay.scan import Piece, Scan
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ class TestServed:
     def test_an_error_of_the_layer(self, connection: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
         here = connection.lookup("d").nodeid
 
-        def fail(running: Scan) -> list[os.DirEntry[bytes]]:
+        def fail(running: Scan) -> list[Piece]:
             raise OSError(5, "the disk is broken")
 
         with monkeypatch.context() as broken:

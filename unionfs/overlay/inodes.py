@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat as modes
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from unionfs.linux import stat, xattr
@@ -18,6 +19,9 @@ ROOT_ID: Final = 1
 #: With layers on several filesystems the highest bits of st_ino say which one, as overlayfs's xino does.
 _FS_SHIFT: Final = 58
 _INO_MASK: Final = (1 << _FS_SHIFT) - 1
+#: A table of this size may stay; a larger one has at most so many bytes a node if nodes have only been added.
+_TABLE_BYTES: Final = 1 << 20
+_MOST_BYTES: Final = 256
 _ALL_BITS: Final = (1 << 63) - 1
 _NARROW: Final = 0xFFFFFFFF
 #: An odd number whose small multiples have no order in any of their bits: 2 to the 64th over the golden ratio.
@@ -153,6 +157,13 @@ class Inodes:
             for real in node.reals:
                 real.close()
         node.unpin()
+
+    def shrink(self) -> bool:
+        """Make the table smaller if it is far too large for the nodes that are left, which it does not do by itself."""
+        if sys.getsizeof(self.by_id) < _TABLE_BYTES + len(self.by_id) * _MOST_BYTES:
+            return False
+        self.by_id = dict(self.by_id)
+        return True
 
     def note_link(self, node: Node, ino: int) -> None:
         """The upper inode `ino` has several names: all of them stand for this node."""

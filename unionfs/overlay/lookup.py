@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _S_IFDIR: Final = modes.S_IFDIR
 _S_IFREG: Final = modes.S_IFREG
+_KINDS: Final = tuple([kind << 12 for kind in range(16)])
 _new: Final = tuple.__new__
 NAME_MAX: Final = 255
 
@@ -70,7 +71,6 @@ def find(union: Union, parent: DirNode, name: bytes) -> Found | None:
     """Search all of the directory's layers, by its index where there is one."""
     index = parent.index
     if index is None and parent.is_merged:
-        parent.probes += len(parent.reals)
         index = merge.worth_building(union, parent)
     if index is not None and index.ready:
         entry = index.names.get(name)
@@ -174,7 +174,8 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
     """The node for what was found: the one that already stands for that upper inode, or a new one."""
     real, here = found.reals[0], found.stat
     upper = real.layer.is_upper
-    kind = here.mode & 0o170000
+    # Shared numbers: what is kept with every node is to take little memory.
+    kind = _KINDS[here.mode >> 12]
     if kind == _S_IFDIR:
         return _directory(union, parent, name, found)
     if upper and here.nlink > 1:

@@ -35,6 +35,9 @@ _MIDDLE: Final = 1 << 30
 _LISTING_SECONDS: Final = 600.0
 #: A scan costs about as much as one probe for each so many bytes of the directories' size.
 _BYTES_A_PROBE: Final = 256
+#: That of a directory of one block, in probes; and from how many layers on the first search is taken for one.
+_PROBES_A_SCAN: Final = 16
+_MANY_LAYERS: Final = 4
 
 #: A layer with more names than this in one directory is read in slices, so that other requests go on meanwhile.
 INLINE_NAMES: Final = 4096
@@ -162,7 +165,13 @@ def index_of(union: Union, node: DirNode) -> MergedIndex:
 
 
 def worth_building(union: Union, node: DirNode) -> MergedIndex | None:
-    """The index, if lookups by now cost what one scan of all layers would: 100,000 names are not scanned for a few."""
+    """The index, if lookups by now cost what one scan of all layers would: 100,000 names are not scanned for a few.
+
+    Asked before each search of a directory of several layers.  The first one reads all of them but the last for their `.wh.`
+    files: with many layers the scan costs no more.
+    """
+    layers = len(node.reals)
+    node.probes += layers if node.probes or layers < _MANY_LAYERS else layers * _PROBES_A_SCAN
     if node.probes < node.probe_limit:
         return None
     size = sum(stat.stat(real.fd()).size for real in node.reals)
@@ -214,12 +223,13 @@ def _settle_purity(union: Union, node: DirNode, index: MergedIndex) -> None:
 class LayerScan:
     """The scan of one layer's part of a directory; `closed` are the names nothing further below can add to."""
 
-    __slots__ = ("_closed", "_index", "_is_open", "_markers", "_number", "_real", "_telling")
+    __slots__ = ("_closed", "_index", "_is_merged", "_is_open", "_markers", "_number", "_real", "_telling")
 
     def __init__(self, union: Union, index: MergedIndex, real: RealDir, closed: set[bytes], merged: bool) -> None:
         self._index = index
         self._real = real
         self._closed = closed
+        self._is_merged = merged
         self._number = union.inodes.number
         self._markers: list[bytes] = []
         # An upper object's number is its origin's, if it has one, or a merged directory's the lower part's: left open then.
@@ -261,6 +271,8 @@ class LayerScan:
     def end(self) -> None:
         """The layer's names are all there: its `.wh.` files count for the layers below."""
         self._closed.update(self._markers)
+        if self._is_merged and not self._real.layer.is_upper:
+            self._real.know_markers(self._markers)
 
 
 def entry_now(union: Union, node: DirNode, name: bytes) -> tuple[int, int, tuple[RealDir, ...]] | None:

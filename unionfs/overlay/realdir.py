@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _OPEN_DIR: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: A directory larger than this many bytes is not scanned just to learn that it holds no `.wh.` files.
 _SCAN_LIMIT: Final = 64 * 1024
+#: Shared by lower directories, which never change.
+_NO_MARKERS: Final[set[bytes]] = set()
 
 
 #: So many components of at most 255 bytes fit in one path.
@@ -199,6 +201,10 @@ class RealDir:
                 return stat.find(self.fd(), marks.MARKER + name) is not None
             self._markers = {entry for entry in os.listdir(b"/proc/self/fd/%d" % self.fd()) if entry.startswith(marks.MARKER)}
         return marks.MARKER + name in self._markers
+
+    def know_markers(self, hidden: list[bytes]) -> None:
+        """A scan of this lower directory has found all its `.wh.` files, for the names `hidden`."""
+        self._markers = {marks.MARKER + name for name in hidden} if hidden else _NO_MARKERS
 
     def note_marker(self, name: bytes, present: bool) -> None:
         """A `.wh.` file for `name` was made or removed here."""

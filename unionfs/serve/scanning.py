@@ -13,6 +13,8 @@ from unionfs.overlay.scan import Scan
 from unionfs.overlay.union import Union
 
 _log: Final = logging.getLogger("unionfs")
+#: Names that are merged before other requests get a turn: some 0.2 ms' work.
+_AT_ONCE: Final = 256
 
 
 class _Job:
@@ -52,9 +54,7 @@ class Scans:
         try:
             if node.index is None:
                 scan = Scan(self._union, node)
-                while scan.next_layer():
-                    while entries := await trio.to_thread.run_sync(scan.read):
-                        scan.take(entries)
+                await self._read(scan)
                 scan.finish()
         except OSError as error:
             job.error = error
@@ -66,3 +66,15 @@ class Scans:
                 scan.close()
             del self._jobs[node]
             job.done.set()
+
+    async def _read(self, scan: Scan) -> None:
+        """Read all layers; after so many names other requests get a turn."""
+        while scan.open_layers():
+            while pieces := await trio.to_thread.run_sync(scan.read):
+                count = 0
+                for piece in pieces:
+                    scan.take(piece)
+                    count += 1 + len(piece.entries)
+                    if count >= _AT_ONCE:
+                        await trio.lowlevel.checkpoint()
+                        count = 0

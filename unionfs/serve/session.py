@@ -26,6 +26,7 @@ from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.union import Union
 from unionfs.serve.dispatch import Message, Route, Server, Spliced
 from unionfs.serve.lookahead import LOOKING, LookAhead
+from unionfs.serve.memory import give_back, short_collections
 from unionfs.serve.polling import Poller
 from unionfs.serve.scanning import Scans
 from unionfs.serve.splicing import Splicer
@@ -99,7 +100,8 @@ class Session:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                await self._loop(poller)
+                with short_collections():
+                    await self._loop(poller)
             except OSError as error:
                 if error.errno not in (errno.ENODEV, errno.ECONNABORTED):
                     raise
@@ -112,6 +114,7 @@ class Session:
             turns += 1
             if not self._burst() and not self._work_ahead() and not (poller.look() if self._tasks else poller.ready()):
                 self.union.copies_ahead.drop()
+                give_back(self.union)
                 await trio.lowlevel.wait_readable(self.device)
             elif self._tasks or turns % _TURNS == 0:
                 # Tasks and signals have to get their turn however busy the device is.
