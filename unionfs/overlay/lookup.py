@@ -218,6 +218,8 @@ def _directory(union: Union, parent: DirNode, name: bytes, found: Found) -> DirN
     else:
         ino = union.inodes.number(reals[0].layer, found.stat.ino)
     node = DirNode(ino, parent, name, reals, upper)
+    if len(reals) == 1:
+        node.size = found.stat.size
     node.protected = UNKNOWN if upper else 0
     if upper and parent.upper_dir.marks().impure:
         _recall_origin(union, node, found.stat)

@@ -39,8 +39,11 @@ _BYTES_A_PROBE: Final = 256
 _PROBES_A_SCAN: Final = 16
 _MANY_LAYERS: Final = 4
 
-#: A layer with more names than this in one directory is read in slices, so that other requests go on meanwhile.
-INLINE_NAMES: Final = 4096
+#: A directory with more names than this is read in slices, so that other requests go on meanwhile.
+INLINE_NAMES: Final = 2048
+#: What directories of most filesystems take for a name, and for none.
+_BYTES_A_NAME: Final = 32
+_BLOCK: Final = 4096
 
 _S_IFDIR: Final = modes.S_IFDIR
 _S_IFREG: Final = modes.S_IFREG
@@ -174,8 +177,7 @@ def worth_building(union: Union, node: DirNode) -> MergedIndex | None:
     node.probes += layers if node.probes or layers < _MANY_LAYERS else layers * _PROBES_A_SCAN
     if node.probes < node.probe_limit:
         return None
-    size = sum(stat.stat(real.fd()).size for real in node.reals)
-    if node.probes * _BYTES_A_PROBE < size:
+    if node.probes * _BYTES_A_PROBE < _bytes(node):
         node.probe_limit = 2 * node.probes
         return None
     return index_of(union, node)
@@ -196,6 +198,8 @@ def build(union: Union, node: DirNode) -> MergedIndex:
     index = MergedIndex()
     if node.unlinked:
         return index
+    if _is_large(node):
+        raise ScanNeeded(node)
     closed: set[bytes] = set()
     for real in node.reals:
         layer = LayerScan(union, index, real, closed, node.is_merged)
@@ -206,6 +210,18 @@ def build(union: Union, node: DirNode) -> MergedIndex:
         layer.end()
     _settle_purity(union, node, index)
     return index
+
+
+def _bytes(node: DirNode) -> int:
+    """The size of its directories, as it was when first asked for: enough for a guess."""
+    if node.size < 0:
+        node.size = sum([stat.stat(real.fd()).size for real in node.reals])
+    return node.size
+
+
+def _is_large(node: DirNode) -> bool:
+    """Does it hold too many names, to guess by its size?  Then none of them is read in vain."""
+    return _bytes(node) - len(node.reals) * _BLOCK > INLINE_NAMES * _BYTES_A_NAME
 
 
 def _settle_purity(union: Union, node: DirNode, index: MergedIndex) -> None:

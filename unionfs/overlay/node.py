@@ -129,9 +129,10 @@ class DirNode(Node):
     reals[0] is on the upper layer exactly when `upper` is set.  children: the nodes the kernel knows in it, by name.
     index: all its names, once it was listed.
     probes: system calls spent on lookups through several layers; at probe_limit it is asked whether the index would pay.
+    size: bytes of the real directories when they were last asked for it, -1 when they were not.
     """
 
-    __slots__ = ("children", "index", "probe_limit", "probes", "reals")
+    __slots__ = ("children", "index", "probe_limit", "probes", "reals", "size")
 
     def __init__(self, ino: int, parent: DirNode | None, name: bytes, reals: tuple[RealDir, ...], upper: bool) -> None:
         super().__init__(modes.S_IFDIR, ino, parent, name, reals[0].parent, upper)
@@ -140,6 +141,7 @@ class DirNode(Node):
         self.index: MergedIndex | None = None
         self.probes = 0
         self.probe_limit = FEW_PROBES
+        self.size = -1
 
     def at(self) -> tuple[int, bytes]:
         """(descriptor of the topmost real directory, empty name)."""
