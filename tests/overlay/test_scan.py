@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from tests.conftest import LayersFactory
 from tests.overlay.conftest import OpenUnion
 from tests.overlay.test_lookup import directory_of, node_of
 from tests.support.mounts import Layers
@@ -150,3 +151,56 @@ def test_a_directory_that_went_meanwhile(layers: Layers, open_union: OpenUnion) 
     remove.rmdir(union, union.root, b"d")
     scanned(running)
     assert node.index is None
+
+
+def test_many_small_layers_are_read_in_one_go(make_layers: LayersFactory, open_union: OpenUnion) -> None:
+    layers = make_layers(lowers=100)
+    for number, lower in enumerate(layers.lowers):
+        (lower / f"file{number}").write_bytes(b"")
+    union = open_union(layers)
+    running = Scan(union, union.root)
+    visits = 0
+    while running.open_layers():
+        while pieces := running.read():
+            visits += 1
+            for piece in pieces:
+                running.take(piece)
+    running.finish()
+    running.close()
+    assert visits <= 3
+    assert len(merge.index_of(union, union.root).names) == 100
+
+
+def test_the_first_search_of_many_layers_scans_them(make_layers: LayersFactory, open_union: OpenUnion) -> None:
+    """It would have to read them for `.wh.` files anyway; what it found of those is not read again."""
+    layers = make_layers(lowers=6)
+    for lower in layers.lowers:
+        (lower / "d").mkdir()
+    (layers.lowers[1] / ".wh.hidden").write_bytes(b"")
+    (layers.lowers[2] / "hidden").write_bytes(b"")
+    union = open_union(layers)
+    assert node_of(union, "missing") is None
+    assert union.root.index is not None
+    assert node_of(union, "hidden") is None
+    assert [real.has_marker(b"hidden") for real in union.root.reals[1:3]] == [False, True]
+    assert len(directory_of(union, "d").reals) == 6
+
+
+def test_the_first_search_of_few_layers_does_not(layers: Layers, open_union: OpenUnion) -> None:
+    union = open_union(layers)
+    assert node_of(union, "missing") is None
+    assert union.root.index is None
+
+
+def test_nothing_of_a_large_directory_is_read_in_vain(
+    layers: Layers, open_union: OpenUnion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size alone says that it will be read in slices."""
+    (layers.lowers[0] / "d").mkdir()
+    for number in range(1200):
+        os.mknod(layers.lowers[0] / "d" / f"{number:0200}", 0o100644)
+    union = open_union(layers)
+    node = directory_of(union, "d")
+    monkeypatch.setattr(os, "scandir", lambda path: pytest.fail("read"))
+    with pytest.raises(ScanNeeded):
+        merge.index_of(union, node)

@@ -52,7 +52,9 @@ class Directories:
         if node.unlinked:
             return buffer
         children = node.children
-        for name, entry in merge.index_of(self._union, node).after(max(request.offset, _DOTDOT)):
+        for count, (name, entry) in enumerate(merge.index_of(self._union, node).after(max(request.offset, _DOTDOT))):
+            if count % _ENTRIES_AT_ONCE == _ENTRIES_AT_ONCE - 1 and self._poll(0):
+                break
             child = children.get(name)
             ino = child.ino if child is not None else entry.ino or self._number(node, name, entry)
             if not buffer.add(name, ino, entry.cookie, entry.kind >> 12):
