@@ -37,7 +37,7 @@ def test_the_table_shrinks_when_most_nodes_are_gone(
     layers: Layers, open_union: OpenUnion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trims: list[None] = []
-    monkeypatch.setattr(memory.memory, "give_back", lambda: trims.append(None))
+    monkeypatch.setattr("unionfs.linux.memory.give_back", lambda: trims.append(None))
     union = open_union(layers)
     inodes = union.inodes
     for number in range(MANY):
