@@ -24,6 +24,7 @@ _AXIS_HEIGHT = 40
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 290, 250
 _PLOT_LEFT, _PLOT_TOP, _PLOT_BOTTOM = 52, 30, 42
+_LABEL_WIDTH = 48
 
 Value = Callable[[Point], float]
 
@@ -154,10 +155,11 @@ def _panel(
     for mark in vertical.marks(10):
         parts.append(line(across.start, vertical.at(mark), across.end, vertical.at(mark)))
         parts.append(text(across.start - 6, vertical.at(mark) + 4, f"{mark:g}", size=11, anchor="end"))
-    for point in points:
+    for point, following in zip(points, [*points[1:], None], strict=True):
         x = across.at(value(point))
         parts.append(line(x, vertical.start, x, vertical.end, FAINT))
-        parts.append(text(x, vertical.start + 16, f"{value(point):,.0f}", size=11, anchor="middle"))
+        if following is None or across.at(value(following)) - x > _LABEL_WIDTH:
+            parts.append(text(x, vertical.start + 16, f"{value(point):,.0f}", size=11, anchor="middle"))
     for column, colour in colours.items():
         found = [(across.at(value(point)), time) for point in points if (time := _time(results, point, column)) is not None]
         if found:

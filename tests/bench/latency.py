@@ -14,7 +14,7 @@ from statistics import median
 from tests.bench import isolate
 from tests.bench.layers import LayerError, Layers, flat_name, make_layers, settle
 from tests.bench.machine import check_machine, description
-from tests.bench.mounts import KERNEL, OURS, REFERENCE, FileSystem, MountError, known_file_systems, mounted
+from tests.bench.mounts import KERNEL, OURS, REFERENCE, FileSystem, MountError, extra_file_system, known_file_systems, mounted
 from tests.bench.tables import table
 
 _MODULE = "tests.bench.latency"
@@ -54,7 +54,9 @@ def main(arguments: Sequence[str]) -> int:
     big = options.gigabytes << 30 if options.gigabytes else (_QUICK_BIG if options.quick else _BIG)
     rounds = options.rounds or (1 if options.quick else 3)
     samples: dict[tuple[str, str], list[Sample]] = {}
-    file_systems = [fs for fs in known_file_systems() if fs.name in (options.fs or [OURS, KERNEL, REFERENCE]) and fs.installed()]
+    chosen = options.fs or [OURS, KERNEL, REFERENCE]
+    file_systems = [fs for fs in known_file_systems() if fs.name in chosen and fs.installed()]
+    file_systems += [extra_file_system(text) for text in options.peer]
     try:
         layers = _make_layers(scratch, big)
         for turn in range(rounds):
@@ -80,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one round, with a small file")
     parser.add_argument("--gigabytes", type=int, metavar="N", help="size of the file that is copied up (default 2)")
     parser.add_argument("--fs", choices=[OURS, KERNEL, REFERENCE], action="append", help="only this file system; may repeat")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND", help="as of python -m tests.bench")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     return parser
 

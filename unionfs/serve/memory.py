@@ -25,7 +25,10 @@ _OLDEST: Final = 2
 
 @contextmanager
 def short_collections() -> Iterator[None]:
-    """While the block runs, looks do not get longer and longer: what one of more than two milliseconds saw is not seen again."""
+    """While the block runs, looks do not get longer and longer: what one of more than two milliseconds saw is not seen again.
+
+    Nor is what is there when the block begins: the modules.
+    """
     start = 0
 
     def note(phase: str, info: dict[str, Any]) -> None:
@@ -37,6 +40,7 @@ def short_collections() -> Iterator[None]:
         elif time.perf_counter_ns() - start > _LONGEST:
             gc.freeze()
 
+    gc.freeze()
     gc.callbacks.append(note)
     try:
         yield
