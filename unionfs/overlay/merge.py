@@ -202,7 +202,7 @@ def build(union: Union, node: DirNode) -> MergedIndex:
         raise ScanNeeded(node)
     closed: set[bytes] = set()
     for real in node.reals:
-        layer = LayerScan(union, index, real, closed, node.is_merged)
+        layer = LayerScan(union, index, node, real, closed)
         with os.scandir(b"/proc/self/fd/%d" % real.fd()) as entries:
             layer.take(islice(entries, INLINE_NAMES))
             if max(len(closed), len(index.names)) > INLINE_NAMES or next(entries, None) is not None:
@@ -237,15 +237,17 @@ def _settle_purity(union: Union, node: DirNode, index: MergedIndex) -> None:
 
 
 class LayerScan:
-    """The scan of one layer's part of a directory; `closed` are the names nothing further below can add to."""
+    """The scan of one layer's part of the directory `node`; `closed` are the names nothing further below can add to."""
 
-    __slots__ = ("_closed", "_index", "_is_merged", "_is_open", "_markers", "_number", "_real", "_telling")
+    __slots__ = ("_closed", "_index", "_is_last", "_is_merged", "_is_open", "_markers", "_number", "_real", "_telling")
 
-    def __init__(self, union: Union, index: MergedIndex, real: RealDir, closed: set[bytes], merged: bool) -> None:
+    def __init__(self, union: Union, index: MergedIndex, node: DirNode, real: RealDir, closed: set[bytes]) -> None:
+        merged = node.is_merged
         self._index = index
         self._real = real
         self._closed = closed
         self._is_merged = merged
+        self._is_last = real is node.reals[-1]
         self._number = union.inodes.number
         self._markers: list[bytes] = []
         # An upper object's number is its origin's, if it has one, or a merged directory's the lower part's: left open then.
@@ -257,7 +259,7 @@ class LayerScan:
     def take(self, entries: Iterable[os.DirEntry[bytes]]) -> None:
         """Add some of the layer's names."""
         index, real, closed = self._index, self._real, self._closed
-        names, layer, number = index.names, real.layer, self._number
+        names, layer, number, is_last = index.names, real.layer, self._number, self._is_last
         marker, telling, is_open = marks.MARKER, self._telling, self._is_open
         only_here = (real,)
         for entry in entries:
@@ -276,7 +278,7 @@ class LayerScan:
             old = names.get(name)
             if old is None:
                 index.add_scanned(name, kind, 0 if is_open else number(layer, entry.inode()), only_here)
-                if kind != _S_IFDIR:
+                if kind != _S_IFDIR and not is_last:
                     closed.add(name)
             elif kind == _S_IFDIR:
                 ino = old.ino or number(layer, entry.inode())

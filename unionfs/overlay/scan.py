@@ -83,13 +83,12 @@ class Scan:
         self._index = MergedIndex()
         self._closed: set[bytes] = set()
         self._reals = iter(node.reals)
-        self._merged = node.is_merged
         self._open: deque[_Part] = deque()
 
     def open_layers(self) -> bool:
         """Go on with the next layers, when those before are read; False when there are none."""
         for real in islice(self._reals, _LAYERS):
-            layer = LayerScan(self._union, self._index, real, self._closed, self._merged)
+            layer = LayerScan(self._union, self._index, self._node, real, self._closed)
             self._open.append(_Part(layer, Fd(os.dup(real.fd()))))
         return bool(self._open)
 
