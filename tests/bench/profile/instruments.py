@@ -77,6 +77,7 @@ class _Entries:
 
 def wrap_session(account: Account) -> None:
     """The stages of every request are booked from now on."""
+    from unionfs.overlay import copyahead
     from unionfs.serve import directories
     from unionfs.serve.dispatch import Route, Server
     from unionfs.wire.abi import Opcode
@@ -115,8 +116,10 @@ def wrap_session(account: Account) -> None:
     Session.send = account.timed_stage(REPLYING, Session.send)
     Session.notify = account.timed_stage(REPLYING, Session.notify)
     session.decode_header = timed_decode_header
-    Ahead: Any = directories.Directories
-    Ahead.make_ahead = account.timed_row("(listing ahead)", Ahead.make_ahead)
+    listings: Any = directories.Directories
+    listings.make_ahead = account.timed_row("(listing ahead)", listings.make_ahead)
+    copies: Any = copyahead.CopiesAhead
+    copies.make = account.timed_row("(copy-up ahead)", copies.make)
     _wrap_tasks(account, names)
 
 
