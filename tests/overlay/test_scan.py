@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from typing import Any
 
 import pytest
 
@@ -204,3 +205,28 @@ def test_nothing_of_a_large_directory_is_read_in_vain(
     monkeypatch.setattr(os, "scandir", lambda path: pytest.fail("read"))
     with pytest.raises(ScanNeeded):
         merge.index_of(union, node)
+
+
+def test_of_many_layers_few_are_read_in_vain(
+    make_layers: LayersFactory, open_union: OpenUnion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = make_layers(lowers=60)
+    for number, lower in enumerate(layers.lowers):
+        for which in range(5):
+            (lower / f"file{number}-{which}").write_bytes(b"")
+    union = open_union(layers)
+    monkeypatch.setattr(merge, "INLINE_NAMES", 100)
+    layer = merge.LayerScan
+    read: list[object] = []
+
+    def counted(*where: Any) -> merge.LayerScan:
+        read.append(where)
+        return layer(*where)
+
+    monkeypatch.setattr(merge, "LayerScan", counted)
+    with pytest.raises(ScanNeeded) as needed:
+        merge.index_of(union, union.root)
+    assert needed.value.shows_something
+    assert len(read) < 20
+    scanned(Scan(union, union.root))
+    assert len(merge.index_of(union, union.root).names) == 300

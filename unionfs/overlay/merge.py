@@ -44,6 +44,8 @@ INLINE_NAMES: Final = 2048
 #: What directories of most filesystems take for a name, and for none.
 _BYTES_A_NAME: Final = 32
 _BLOCK: Final = 4096
+#: After so many layers it is guessed from what they hold whether all of them together hold too many names.
+_SAMPLE: Final = 16
 
 _S_IFDIR: Final = modes.S_IFDIR
 _S_IFREG: Final = modes.S_IFREG
@@ -201,13 +203,15 @@ def build(union: Union, node: DirNode) -> MergedIndex:
     if _is_large(node):
         raise ScanNeeded(node)
     closed: set[bytes] = set()
-    for real in node.reals:
+    for number, real in enumerate(node.reals, 1):
         layer = LayerScan(union, index, node, real, closed)
         with os.scandir(b"/proc/self/fd/%d" % real.fd()) as entries:
             layer.take(islice(entries, INLINE_NAMES))
             if max(len(closed), len(index.names)) > INLINE_NAMES or next(entries, None) is not None:
                 raise ScanNeeded(node, shows_something=bool(index.names))
         layer.end()
+        if number == _SAMPLE and len(index.names) * len(node.reals) > 2 * number * INLINE_NAMES:
+            raise ScanNeeded(node, shows_something=True)
     _settle_purity(union, node, index)
     return index
 
