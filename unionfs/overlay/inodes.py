@@ -20,7 +20,7 @@ ROOT_ID: Final = 1
 _FS_SHIFT: Final = 58
 _INO_MASK: Final = (1 << _FS_SHIFT) - 1
 #: A table of this size may stay; a larger one has at most so many bytes a node if nodes have only been added.
-_TABLE_BYTES: Final = 1 << 20
+_TABLE_BYTES: Final = 1 << 17
 _MOST_BYTES: Final = 256
 _ALL_BITS: Final = (1 << 63) - 1
 _NARROW: Final = 0xFFFFFFFF
