@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import select
 from typing import TYPE_CHECKING, Final
 
 from unionfs.linux.stat import Stat
@@ -23,14 +22,12 @@ if TYPE_CHECKING:
 
 _DT_DIR: Final = 4
 _DOT, _DOTDOT = 1, 2
-#: After so many entries it is seen if others wait: some 0.2 ms.
-_ENTRIES_AT_ONCE: Final = 32
 
 
 class Directories:
     """Listing.  There is no state for each open directory: the cookie alone says where to go on."""
 
-    __slots__ = ("_ahead", "_attributes", "_notify", "_opens", "_poll", "_union")
+    __slots__ = ("_ahead", "_attributes", "_notify", "_opens", "_union")
 
     def __init__(self, context: Context, attributes: Attributes, opens: Opens, ahead: LookAhead) -> None:
         self._union = context.union
@@ -38,9 +35,6 @@ class Directories:
         self._attributes = attributes
         self._opens = opens
         self._ahead = ahead
-        device = select.poll()
-        device.register(context.device, select.POLLIN)
-        self._poll = device.poll
 
     def readdir(self, header: Header, request: Readdir) -> DirBuffer:
         """Names, numbers and types."""
@@ -52,9 +46,7 @@ class Directories:
         if node.unlinked:
             return buffer
         children = node.children
-        for count, (name, entry) in enumerate(merge.index_of(self._union, node).after(max(request.offset, _DOTDOT))):
-            if count % _ENTRIES_AT_ONCE == _ENTRIES_AT_ONCE - 1 and self._poll(0):
-                break
+        for name, entry in merge.index_of(self._union, node).after(max(request.offset, _DOTDOT)):
             child = children.get(name)
             ino = child.ino if child is not None else entry.ino or self._number(node, name, entry)
             if not buffer.add(name, ino, entry.cookie, entry.kind >> 12):
@@ -66,19 +58,14 @@ class Directories:
         node = self._directory(header)
         if not request.offset:
             self._begin(node)
-        part = self._ahead.take(Place(node, request.offset, request.size))
+        place = Place(node, request.offset, request.size)
+        part = self._ahead.take(place)
         if part is None:
-            part = Part(request.offset, request.size)
+            part = self._part(place)
         else:
             for child in part.nodes:
                 child.lookups += 1
-        if not part.is_done:
-            try:
-                self._fill(node, part)
-            except (OSError, ScanNeeded):
-                if not part.nodes:
-                    raise
-        self._ahead.expect(Place(node, part.offset, request.size) if part.offset else None)
+        self._ahead.expect(Place(node, part.next_offset, request.size) if part.next_offset else None)
         return part.buffer
 
     def _begin(self, node: DirNode) -> None:
@@ -95,52 +82,41 @@ class Directories:
         place = self._ahead.due()
         if place is None or self._opens.writers or self._union.inodes.by_id.get(place.node.nodeid) is not place.node:
             return False
-        part = Part(place.offset, place.size)
         try:
-            self._fill(place.node, part)
+            part = self._part(place)
         except (OSError, ScanNeeded):
             # Whoever asks for it is told, or waits.
-            if not part.nodes:
-                return False
+            return False
         for child in part.nodes:
             child.lookups -= 1
         self._ahead.keep(place, part)
         return True
 
-    def _fill(self, node: DirNode, part: Part) -> None:
-        """Go on with a part of a listing, until it is full or somebody else waits for an answer.
-
-        The entries' nodes are counted as looked up.  Raises ScanNeeded and OSError, with nothing added by then.
-        """
-        buffer, nodes = part.buffer, part.nodes
-        index = None if node.unlinked else merge.index_of(self._union, node)
-        if (part.offset < _DOTDOT and not self._dots(node, buffer, part.offset, plus=True)) or index is None:
-            part.end()
-            return
-        part.offset = max(part.offset, _DOTDOT)
-        for count, (name, entry) in enumerate(index.after(part.offset)):
-            # An answer without any entry would be the end of the listing.
-            if count % _ENTRIES_AT_ONCE == _ENTRIES_AT_ONCE - 1 and len(buffer) and self._poll(0):
-                return
+    def _part(self, place: Place) -> Part:
+        """A part of a listing with the entries' nodes, each counted as looked up."""
+        node = place.node
+        buffer, nodes = DirBuffer(place.size), list[Node]()
+        if (place.offset < _DOTDOT and not self._dots(node, buffer, place.offset, plus=True)) or node.unlinked:
+            return Part(buffer, nodes, 0)
+        last = 0
+        for name, entry in merge.index_of(self._union, node).after(max(place.offset, _DOTDOT)):
             try:
                 resolved = self._resolve(node, name, entry)
             except OSError:
                 # One object that can't be shown must not hide the others: its name is listed, its LOOKUP says why.
                 if not buffer.add_plus(None, name, entry.ino or entry.cookie, entry.cookie, entry.kind >> 12):
-                    part.is_done = True
-                    return
-                part.offset = entry.cookie
+                    return Part(buffer, nodes, last)
+                last = entry.cookie
                 continue
             if resolved is None:
                 continue
             child, found = resolved
             if not buffer.add_plus(self._attributes.entry(child, found), name, child.ino, entry.cookie, child.kind >> 12):
                 self._union.forget(child.nodeid, 1)
-                part.is_done = True
-                return
+                return Part(buffer, nodes, last)
             nodes.append(child)
-            part.offset = entry.cookie
-        part.end()
+            last = entry.cookie
+        return Part(buffer, nodes, 0)
 
     def _directory(self, header: Header) -> DirNode:
         node = self._union.node(header.nodeid)

@@ -32,24 +32,12 @@ _TRUST: Final = 4
 _RETRY: Final = 64
 
 
-class Part:
-    """A part of a listing: its entries, the nodes they name, and the cookie that what follows begins after, 0 at the end.
+class Part(NamedTuple):
+    """A part of a listing: its entries, the nodes they name, and the cookie the next part begins after, 0 at the end."""
 
-    is_done: nothing more is to be added.
-    """
-
-    __slots__ = ("buffer", "is_done", "nodes", "offset")
-
-    def __init__(self, offset: int, size: int) -> None:
-        self.buffer = DirBuffer(size)
-        self.nodes: list[Node] = []
-        self.offset = offset
-        self.is_done = False
-
-    def end(self) -> None:
-        """The listing ends with this part."""
-        self.offset = 0
-        self.is_done = True
+    buffer: DirBuffer
+    nodes: list[Node]
+    next_offset: int
 
 
 class Place(NamedTuple):
