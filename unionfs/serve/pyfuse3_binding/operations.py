@@ -104,8 +104,8 @@ class _Listing:
         return True
 
 
-class Operations:
-    """What pyfuse3 calls (its class of the same name says what each method gets and returns).
+class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not looked at, see pyproject.toml
+    """What pyfuse3 calls: its class of the same name says what each method gets and returns, and answers ENOSYS to all others.
 
     started: INIT has come.  nursery: where long work runs; set before the first request.
     """
