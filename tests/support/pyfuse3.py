@@ -57,6 +57,6 @@ def lacking(suite: str, case: str) -> str | None:
 
 def is_expected_to_differ(nodeid: str) -> bool:
     """Is a test left out when all tests run over pyfuse3?"""
-    name = nodeid.partition("[")[2].rstrip("]")
+    name = nodeid.partition("[")[2].rpartition("]")[0]
     patterns = [pattern for pattern in TESTS if fnmatchcase(nodeid, pattern)]
     return bool(patterns) or any(fnmatchcase(name, pattern) for pattern in CASES)
