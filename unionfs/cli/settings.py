@@ -86,11 +86,16 @@ class Settings:
             for off, is_given in given.items():
                 if is_given:
                     raise CommandError(f"inode_passthrough=draft and {off} contradict each other: leave one of them out")
-        if self.binding is Binding.PYFUSE3:
-            drafted = self.inode_passthrough is InodePassthrough.DRAFT
-            for on, is_given in {"passthrough=on": self.passthrough is Passthrough.ON, "inode_passthrough=draft": drafted}.items():
-                if is_given:
-                    raise CommandError(f"binding=pyfuse3 and {on} contradict each other: leave one of them out")
+        self._check_binding()
+
+    def _check_binding(self) -> None:
+        given = {
+            "passthrough=on": self.passthrough is Passthrough.ON,
+            "inode_passthrough=draft": self.inode_passthrough is InodePassthrough.DRAFT,
+        }
+        for on, is_given in given.items():
+            if is_given and self.binding is Binding.PYFUSE3:
+                raise CommandError(f"binding=pyfuse3 and {on} contradict each other: leave one of them out")
 
     def _check_metacopy(self) -> None:
         """Files without data of their own are found again by redirects, once they were renamed (params.c of overlayfs)."""

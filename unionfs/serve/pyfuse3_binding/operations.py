@@ -113,7 +113,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
     enable_writeback_cache = False
 
     def __init__(self, context: Context, server: Server, numbers: Numbers) -> None:
-        self.enable_acl = not context.config.noacl
+        self.enable_acl = not context.config.noacl and context.union.takes_acls
         self.supports_dot_lookup = context.union.exports is not None
         self.started = trio.Event()
         self.nursery: trio.Nursery
