@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import lowers, own_process
+from tests.support import lowers, own_process, pyfuse3
 from tests.support.disks import attached_loops, loop_disk, remove_disk
-from tests.support.mounts import Layers, mount_points, processes_naming
+from tests.support.mounts import BINDING, Layers, mount_points, processes_naming
 from tests.support.syscalls import own_mount_namespace
 
 LayersFactory = Callable[..., Layers]
@@ -25,6 +25,29 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Keeps tests that share an expensive group of mounts (mark `xdist_group`) on one worker, whatever --dist says."""
     scheduler: object = importlib.import_module("xdist.scheduler").LoadGroupScheduling(config, log)
     return scheduler
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with the mark `both_bindings` runs with either, or with the one that the environment names."""
+    if metafunc.definition.get_closest_marker("both_bindings") is not None:
+        named = os.environ.get(BINDING)
+        metafunc.fixturenames.insert(0, "binding")
+        metafunc.parametrize("binding", [named] if named else ["native", "pyfuse3"], indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Over pyfuse3, what it can't do is left out."""
+    if os.environ.get(BINDING) == "pyfuse3":
+        config.hook.pytest_deselected(items=[item for item in items if pyfuse3.is_expected_to_differ(item.nodeid)])
+        items[:] = [item for item in items if not pyfuse3.is_expected_to_differ(item.nodeid)]
+
+
+@pytest.fixture
+def binding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The binding with which the test mounts unionfs."""
+    name: str = request.param
+    monkeypatch.setenv(BINDING, name)
+    return name
 
 
 @pytest.fixture(scope="session")

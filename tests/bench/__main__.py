@@ -90,10 +90,10 @@ def _chosen_file_systems(options: argparse.Namespace) -> list[FileSystem]:
     for name in options.fs or []:
         if name not in names:
             raise ValueError(f"--fs {name}: known are {', '.join(names)}")
-    wanted = [fs for fs in known if not options.fs or fs.name in options.fs]
+    wanted = [fs for fs in known if (fs.name in options.fs if options.fs else not fs.on_request)]
     for fs in wanted:
         if not fs.installed() and isolate.scratch_directory() is None:
-            print(f"left out: {fs.name} ({fs.program} is not installed)", file=sys.stderr)
+            print(f"left out: {fs.name} ({fs.program} or its module is not installed)", file=sys.stderr)
     return [fs for fs in wanted if fs.installed()]
 
 

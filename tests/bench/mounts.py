@@ -1,5 +1,6 @@
 """Which file systems are compared, and how is each mounted and unmounted?"""
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -51,16 +52,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class FileSystem:
-    """A union file system under test: its column's name, the program it needs and the command that mounts it."""
+    """A union file system under test: its column's name, the program it needs and the command that mounts it.
+
+    module: a Python module that it needs as well.  on_request: left out unless it is asked for by name.
+    """
 
     name: str
     program: str
     command: Callable[[Cell], list[str]]
     version: list[str]
+    module: str = "sys"
+    on_request: bool = False
 
     def installed(self) -> bool:
-        """Whether the program is there to be run."""
-        return shutil.which(self.program) is not None
+        """Whether the program, and the module, are there."""
+        return shutil.which(self.program) is not None and importlib.util.find_spec(self.module) is not None
 
     def version_line(self) -> str:
         """The line of the program's version output that carries a number, or an empty string."""
@@ -81,7 +87,14 @@ def known_file_systems() -> list[FileSystem]:
         FileSystem(KERNEL, "mount", _kernel, ["uname", "-sr"]),
         FileSystem(REFERENCE, "fuse-overlayfs", _drop_in(["fuse-overlayfs"]), ["fuse-overlayfs", "--version"]),
         FileSystem("unionfs-fuse", "unionfs-fuse", _unionfs_fuse, ["unionfs-fuse", "--version"]),
-    ]
+        FileSystem(
+            "plain", sys.executable, _drop_in([*ours, "-o", "passthrough=off"]), [*ours, "--version"], on_request=True
+        ),
+        FileSystem(
+            "pyfuse3", sys.executable, _drop_in([*ours, "-o", "binding=pyfuse3"]), [*ours, "--version"], module="pyfuse3",
+            on_request=True,
+        ),
+    ]  # fmt: skip
 
 
 def extra_file_system(text: str) -> FileSystem:

@@ -75,6 +75,8 @@ def test_the_version_is_asked_for(words: list[str]) -> None:
         (["/m", "-o", "lowerdir=/a,passthrough=on,max_stack_depth=0"], "max_stack_depth=0"),
         (["/m", "-o", "lowerdir=/a,inode_passthrough=draft,max_stack_depth=0"], "max_stack_depth=0"),
         (["/m", "-o", "lowerdir=/a,inode_passthrough=draft,passthrough=off"], "passthrough=off"),
+        (["/m", "-o", "lowerdir=/a,binding=pyfuse3,passthrough=on"], "passthrough=on"),
+        (["/m", "-o", "lowerdir=/a,binding=pyfuse3,inode_passthrough=draft"], "inode_passthrough=draft"),
     ],
 )
 def test_wrong_usage_names_what_is_wrong(words: list[str], named: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.mounts import REPOSITORY, Layers, Options, Unionfs, is_mounted, option_string, unmount
+from tests.support.mounts import REPOSITORY, Layers, Options, Unionfs, is_mounted, option_string, unionfs_words, unmount
 
 PATIENCE = 20.0
 """Seconds until something that should happen at once counts as not happening."""
@@ -45,7 +45,7 @@ def check_refusal(done: Finished, status: int, *named: str | Path) -> None:
 
 def words(*arguments: str | Path) -> list[str]:
     """The argument list of `unionfs ARGUMENTS`."""
-    return [sys.executable, "-m", "unionfs", *(os.fspath(argument) for argument in arguments)]
+    return unionfs_words(*arguments)
 
 
 @contextmanager

@@ -117,6 +117,7 @@ def test_every_position_leads_on(options: Options, merged: Layers) -> None:
             assert other.rest() == names[1000:]
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize("options", OPTIONS, ids=["cached", "uncached"])
 def test_positions_hold_while_names_change(options: Options, merged: Layers) -> None:
     """Several listings at once, at different places: what was there all the time is seen by each, once."""
@@ -162,6 +163,7 @@ def test_rewinddir_sees_what_is_new(options: Options, merged: Layers) -> None:
         assert set(listing.rest()) == all_names() - {"name0"} | {"new"}
 
 
+@pytest.mark.both_bindings
 def test_removing_while_listing(merged: Layers) -> None:
     """As rm -r does it, in one pass."""
     with Unionfs().mount(merged) as mnt:

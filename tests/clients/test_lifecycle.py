@@ -25,6 +25,8 @@ from tests.support.mounts import (
 )
 from tests.support.trees import diff, snapshot
 
+pytestmark = pytest.mark.both_bindings
+
 
 @pytest.fixture
 def filled(layers: Layers) -> Layers:

@@ -133,6 +133,7 @@ def test_the_caller_gives_up_in_a_copy_up(layers: Layers) -> None:
     assert staged(layers) == []
 
 
+@pytest.mark.both_bindings
 def test_others_go_on_during_a_copy_up(layers: Layers) -> None:
     """A big file is copied in the background of the others' requests: the server does not wait for the disk."""
     big_file(layers.lowers[0] / "big", 3 * BIG)
@@ -152,6 +153,7 @@ def test_others_go_on_during_a_copy_up(layers: Layers) -> None:
         assert longest < 5
 
 
+@pytest.mark.both_bindings
 def test_races_for_one_copy_up(layers: Layers) -> None:
     """Many writers, a renamer and a remover meet at files that have to be copied up; every append must survive."""
     for number in range(30):

@@ -14,6 +14,8 @@ from tests.clients.command import NOBODY, Finished, as_ordinary_user, ordinary_u
 from tests.support import lowers
 from tests.support.mounts import Layers, Unionfs, is_mounted
 
+pytestmark = pytest.mark.both_bindings
+
 WORK = """
 test "$(cat mnt/file)" = below
 echo more >> mnt/file

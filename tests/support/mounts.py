@@ -269,13 +269,24 @@ class Kernel(Driver):
         return ["mount", "-t", "overlay", "overlay", "-o", option_string(layers, options), os.fspath(layers.mnt)]
 
 
+BINDING = "UNIONFS_TEST_BINDING"
+"""The environment's variable that says with which `binding=` the tests mount unionfs where they name none."""
+
+
+def unionfs_words(*arguments: str | Path) -> list[str]:
+    """The argument list of `unionfs ARGUMENTS`, with the binding that the environment names if there are options."""
+    binding = os.environ.get(BINDING)
+    chosen = ["-o", f"binding={binding}"] if binding and "-o" in arguments else []
+    return [sys.executable, "-m", "unionfs", *chosen, *(os.fspath(argument) for argument in arguments)]
+
+
 class Unionfs(Driver):
     """Ours, as `python -m unionfs` of this checkout."""
 
     name = "unionfs"
 
     def command(self, layers: Layers, options: Options) -> list[str]:
-        return [sys.executable, "-m", "unionfs", "-o", option_string(layers, options), os.fspath(layers.mnt)]
+        return unionfs_words("-o", option_string(layers, options), layers.mnt)
 
     def environment(self) -> dict[str, str]:
         kept = os.environ.get("PYTHONPATH")

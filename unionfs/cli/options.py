@@ -40,7 +40,7 @@ from unionfs.linux.mount import (
     MS_SYNCHRONOUS,
 )
 from unionfs.overlay.config import Fsync, RedirectDir, Uuid, Verity, XattrPermissions, Xino
-from unionfs.serve.config import InodePassthrough, LowerIo, Passthrough
+from unionfs.serve.config import Binding, InodePassthrough, LowerIo, Passthrough
 
 _PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable")
 _ATIME_KINDS = MS_NOATIME | MS_RELATIME | MS_STRICTATIME
@@ -205,6 +205,13 @@ _SESSION = (
         "stat and listing at the backing file too (a draft of the kernel's)",
         {"off": InodePassthrough.OFF, "draft": InodePassthrough.DRAFT},
         field="inode_passthrough",
+    ),
+    choice(
+        "binding",
+        Section.SESSION,
+        "what speaks to the kernel (pyfuse3: slower, without passthrough)",
+        {"native": Binding.NATIVE, "pyfuse3": Binding.PYFUSE3},
+        field="binding",
     ),
     choice("writeback", Section.SESSION, "as of fuse-overlayfs; writes go through at once", {"0": None, "1": None}, alone="1"),
     seconds("timeout", Section.SESSION, "how long names and attributes are cached", "timeout"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from unionfs.cli.messages import CommandError
 from unionfs.overlay.config import Fsync, RedirectDir, UnionConfig, Uuid, Verity, XattrPermissions, Xino
 from unionfs.overlay.idmap import IdRange
-from unionfs.serve.config import UNLIMITED_TIMEOUT, InodePassthrough, LowerIo, Passthrough, SessionConfig
+from unionfs.serve.config import UNLIMITED_TIMEOUT, Binding, InodePassthrough, LowerIo, Passthrough, SessionConfig
 
 
 @dataclass(slots=True)
@@ -53,6 +53,7 @@ class Settings:
     max_stack_depth: int | None = None
     lower_io: LowerIo = LowerIo.AUTO
     inode_passthrough: InodePassthrough = InodePassthrough.OFF
+    binding: Binding = Binding.NATIVE
 
     def check(self) -> None:
         """Raises CommandError where options do not go together."""
@@ -85,6 +86,16 @@ class Settings:
             for off, is_given in given.items():
                 if is_given:
                     raise CommandError(f"inode_passthrough=draft and {off} contradict each other: leave one of them out")
+        self._check_binding()
+
+    def _check_binding(self) -> None:
+        given = {
+            "passthrough=on": self.passthrough is Passthrough.ON,
+            "inode_passthrough=draft": self.inode_passthrough is InodePassthrough.DRAFT,
+        }
+        for on, is_given in given.items():
+            if is_given and self.binding is Binding.PYFUSE3:
+                raise CommandError(f"binding=pyfuse3 and {on} contradict each other: leave one of them out")
 
     def _check_metacopy(self) -> None:
         """Files without data of their own are found again by redirects, once they were renamed (params.c of overlayfs)."""
@@ -140,6 +151,7 @@ class Settings:
             max_stack_depth=self.max_stack_depth,
             lower_io=self.lower_io,
             inode_passthrough=self.inode_passthrough,
+            binding=self.binding,
             debug=debug,
             foreground=foreground,
         )

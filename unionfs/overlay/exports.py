@@ -53,6 +53,10 @@ class Exports:
             self._nodeids[node.ino] = (*ids, node.nodeid)
         self._numbers[node.nodeid] = node.ino
 
+    def remembers(self, nodeid: int) -> bool:
+        """May there be handles with this nodeid?"""
+        return nodeid in self._numbers
+
     def keep(self, node: Node) -> None:
         """The kernel forgets the node: remember where it is."""
         if node.parent is not None:

@@ -43,6 +43,13 @@ class InodePassthrough(enum.Enum):
     DRAFT = "draft"
 
 
+class Binding(enum.Enum):
+    """What speaks to the kernel: our own session, or pyfuse3 (libfuse), an optional package."""
+
+    NATIVE = "native"
+    PYFUSE3 = "pyfuse3"
+
+
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
     """One mount and the policy of its session.
@@ -61,6 +68,7 @@ class SessionConfig:
     max_stack_depth: of this filesystem, for the kernel's limit of two stacked ones: None finds the smallest that
         gives passthrough, 0 is no passthrough at all, 1 and 2 are taken as given.
     lower_io: how files of lower layers that may still be copied up are served.
+    binding: what speaks to the kernel; PYFUSE3 has no passthrough.
     debug: log every request. foreground: the process was not sent to the background, its standard streams are the
         user's.
     """
@@ -78,5 +86,6 @@ class SessionConfig:
     max_stack_depth: int | None = None
     lower_io: LowerIo = LowerIo.AUTO
     inode_passthrough: InodePassthrough = InodePassthrough.OFF
+    binding: Binding = Binding.NATIVE
     debug: bool = False
     foreground: bool = False

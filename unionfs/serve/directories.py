@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
 from unionfs.linux.stat import Stat
 from unionfs.overlay import attrs, lookup, merge
@@ -12,9 +14,8 @@ from unionfs.overlay.merge import IndexEntry
 from unionfs.overlay.node import DirNode, Node
 from unionfs.serve.attributes import Attributes
 from unionfs.serve.lookahead import LookAhead, Part, Place
-from unionfs.wire import notify
 from unionfs.wire.kinds import Header, Readdir
-from unionfs.wire.reply import DirBuffer
+from unionfs.wire.reply import DirBuffer, Entry
 
 if TYPE_CHECKING:
     from unionfs.serve.context import Context
@@ -24,14 +25,21 @@ _DT_DIR: Final = 4
 _DOT, _DOTDOT = 1, 2
 
 
+class Listing(Protocol):
+    """What takes the entries of a part of a listing until it is full."""
+
+    def add_plus(self, entry: Entry | None, name: bytes, ino: int, next_offset: int, dtype: int) -> bool:
+        """See `DirBuffer.add_plus`."""
+
+
 class Directories:
     """Listing.  There is no state for each open directory: the cookie alone says where to go on."""
 
-    __slots__ = ("_ahead", "_attributes", "_notify", "_opens", "_union")
+    __slots__ = ("_ahead", "_attributes", "_notices", "_opens", "_union")
 
     def __init__(self, context: Context, attributes: Attributes, opens: Opens, ahead: LookAhead) -> None:
         self._union = context.union
-        self._notify = context.notify
+        self._notices = context.notices
         self._attributes = attributes
         self._opens = opens
         self._ahead = ahead
@@ -41,7 +49,7 @@ class Directories:
         node, buffer = self._directory(header), DirBuffer(request.size)
         if not request.offset:
             self._begin(node)
-        if request.offset < _DOTDOT and not self._dots(node, buffer, request.offset, plus=False):
+        if request.offset < _DOTDOT and not self._dots(node, buffer.add, request.offset):
             return buffer
         if node.unlinked:
             return buffer
@@ -68,6 +76,13 @@ class Directories:
         self._ahead.expect(Place(node, part.next_offset, request.size) if part.next_offset else None)
         return part.buffer
 
+    def list_into(self, header: Header, offset: int, listing: Listing) -> None:
+        """The same for another kind of listing, which says itself when it is full."""
+        node = self._directory(header)
+        if not offset:
+            self._begin(node)
+        self._fill(node, offset, listing)
+
     def _begin(self, node: DirNode) -> None:
         """A listing begins.  If one was begun before a change and not ended, the kernel has kept its beginning, and would take
         that for this one's (fs/fuse/readdir.c starts an incomplete cache anew only when it is empty): it has to let go of it.
@@ -75,7 +90,7 @@ class Directories:
         index = node.index
         if index is not None and index.changed:
             index.changed = False
-            self._notify([notify.inval_inode(node.nodeid, 0, 0)])
+            self._notices.contents_changed(node.nodeid)
 
     def make_ahead(self) -> bool:
         """Make the next part of a listing before it is asked for, if one is expected; False: there was nothing to do."""
@@ -93,30 +108,35 @@ class Directories:
         return True
 
     def _part(self, place: Place) -> Part:
-        """A part of a listing with the entries' nodes, each counted as looked up."""
-        node = place.node
-        buffer, nodes = DirBuffer(place.size), list[Node]()
-        if (place.offset < _DOTDOT and not self._dots(node, buffer, place.offset, plus=True)) or node.unlinked:
-            return Part(buffer, nodes, 0)
+        buffer = DirBuffer(place.size)
+        return Part(buffer, *self._fill(place.node, place.offset, buffer))
+
+    def _fill(self, node: DirNode, offset: int, listing: Listing) -> tuple[list[Node], int]:
+        """A part of a listing: its entries' nodes, each counted as looked up, and where the next part begins, 0 at the end."""
+        nodes = list[Node]()
+        # What has to wait for the index comes again: so nothing may have been listed before it is there.
+        index = None if node.unlinked else merge.index_of(self._union, node)
+        if (offset < _DOTDOT and not self._dots(node, partial(listing.add_plus, None), offset)) or index is None:
+            return nodes, 0
         last = 0
-        for name, entry in merge.index_of(self._union, node).after(max(place.offset, _DOTDOT)):
+        for name, entry in index.after(max(offset, _DOTDOT)):
             try:
                 resolved = self._resolve(node, name, entry)
             except OSError:
                 # One object that can't be shown must not hide the others: its name is listed, its LOOKUP says why.
-                if not buffer.add_plus(None, name, entry.ino or entry.cookie, entry.cookie, entry.kind >> 12):
-                    return Part(buffer, nodes, last)
+                if not listing.add_plus(None, name, entry.ino or entry.cookie, entry.cookie, entry.kind >> 12):
+                    return nodes, last
                 last = entry.cookie
                 continue
             if resolved is None:
                 continue
             child, found = resolved
-            if not buffer.add_plus(self._attributes.entry(child, found), name, child.ino, entry.cookie, child.kind >> 12):
+            if not listing.add_plus(self._attributes.entry(child, found), name, child.ino, entry.cookie, child.kind >> 12):
                 self._union.forget(child.nodeid, 1)
-                return Part(buffer, nodes, last)
+                return nodes, last
             nodes.append(child)
             last = entry.cookie
-        return Part(buffer, nodes, 0)
+        return nodes, 0
 
     def _directory(self, header: Header) -> DirNode:
         node = self._union.node(header.nodeid)
@@ -124,14 +144,11 @@ class Directories:
             raise OSError(errno.ENOTDIR, "not a directory")
         return node
 
-    def _dots(self, node: DirNode, buffer: DirBuffer, offset: int, *, plus: bool) -> bool:
+    def _dots(self, node: DirNode, add: Callable[[bytes, int, int, int], bool], offset: int) -> bool:
+        """`.` and `..`, as far as they are wanted; False when they don't fit."""
         above = node.parent or node
-        for cookie, name, ino in ((_DOT, b".", node.ino), (_DOTDOT, b"..", above.ino)):
-            if cookie <= offset:
-                continue
-            if not (buffer.add_plus(None, name, ino, cookie, _DT_DIR) if plus else buffer.add(name, ino, cookie, _DT_DIR)):
-                return False
-        return True
+        dots = ((_DOT, b".", node.ino), (_DOTDOT, b"..", above.ino))
+        return all(add(name, ino, cookie, _DT_DIR) for cookie, name, ino in dots if cookie > offset)
 
     def _resolve(self, node: DirNode, name: bytes, entry: IndexEntry) -> tuple[Node, Stat] | None:
         known = node.children.get(name)

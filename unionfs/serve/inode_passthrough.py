@@ -36,9 +36,10 @@ from unionfs.serve.directories import Directories
 from unionfs.serve.fileio import FileIo
 from unionfs.serve.files import CreateReply, Files
 from unionfs.serve.lookahead import LookAhead
+from unionfs.serve.notices import DeviceNotices
 from unionfs.serve.opens import OpenReply
 from unionfs.serve.passthrough import Backings
-from unionfs.wire import abi, notify, reply
+from unionfs.wire import abi, reply
 from unionfs.wire.abi import InodePassthrough, Opcode
 from unionfs.wire.kinds import BatchForget, Create, Forget, Header, Link, Open, Readdir, Rename, Tmpfile
 from unionfs.wire.reply import DirBuffer, Entry, Entry2, Statx
@@ -265,7 +266,7 @@ class _ListedAttributes(Attributes):
 class InodeOperations:
     """The handlers that name nodes, with what the draft adds to them; the others stay as they are."""
 
-    __slots__ = ("_backings", "_context", "_directories", "_files", "_listed", "_listings", "_names", "_union")
+    __slots__ = ("_backings", "_context", "_directories", "_files", "_listed", "_listings", "_names", "_notices", "_union")
 
     def __init__(self, context: Context, backings: InodeBackings, names: Names, open_files: Files) -> None:
         self._context = context
@@ -276,6 +277,8 @@ class InodeOperations:
         self._listed = _ListedAttributes(context, open_files.opens, backings)
         self._directories = Directories(context, self._listed, open_files.opens, LookAhead(context.union))
         self._listings = 0
+        assert isinstance(context.notices, DeviceNotices)
+        self._notices = context.notices
 
     def rows(self) -> Rows:
         """The rows of the dispatch table that differ."""
@@ -383,14 +386,10 @@ class InodeOperations:
             trio.lowlevel.spawn_system_task(self._expire, names)
 
     async def _expire(self, names: list[tuple[int, bytes]]) -> None:
-        """Let the kernel look the names up again.
-
-        It takes the directory's lock for that, which a caller may hold while it waits for our answer: so never from the loop.
-        """
+        """Let the kernel look the names up again."""
         flags = abi.EXPIRE_ONLY if self._context.flags & abi.HAS_EXPIRE_ONLY else 0
         for parent, name in names:
-            message = [notify.inval_entry(parent, name, flags)]
-            await trio.to_thread.run_sync(self._context.notify, message, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(self._notices.name_changed, parent, name, flags, abandon_on_cancel=True)
 
     def readdirplus(self, header: Header, request: Readdir) -> DirBuffer:
         """Entries of a listing carry no backing file."""

@@ -13,7 +13,7 @@ from unionfs.serve.config import LowerIo
 from unionfs.serve.fileio import Descriptors, FileIo
 from unionfs.serve.passthrough import Backings
 from unionfs.serve.policy import FLAGS, Mode
-from unionfs.wire import abi, notify
+from unionfs.wire import abi
 
 if TYPE_CHECKING:
     from unionfs.serve.context import Context
@@ -101,7 +101,7 @@ class Opens:
             self._union.inodes.split(node)
             self.splits += 1
             # From now on what the old inode knows of its attributes may be out of date at any time.
-            self._context.notify([notify.inval_inode(nodeid, -1, 0)])
+            self._context.notices.attributes_changed(nodeid)
             io.came_back(caller)
         raise OSError(errno.ESTALE, "another inode stands for the file by now")
 
@@ -160,7 +160,7 @@ class Opens:
             io.mappers += 1
             if io.mappers == 1 and fd < 0:
                 # A shared mapping changes the file unseen: what the kernel knows of its times must not last.
-                self._context.notify([notify.inval_inode(node.nodeid, -1, 0)])
+                self._context.notices.attributes_changed(node.nodeid)
         return OpenReply(fh, FLAGS[mode], io.backing_id)
 
     def _push(self, node: Node, io: FileIo) -> None:
@@ -169,7 +169,7 @@ class Opens:
         if attrs.real_stat(node).size <= _PUSH_LIMIT:
             data = files.read_small(node, _PUSH_LIMIT)
             if data:
-                self._context.notify([notify.store_header(node.nodeid, 0, len(data)), data])
+                self._context.notices.store(node.nodeid, 0, data)
 
     def release(self, node: Node, nodeid: int, fh: int) -> None:
         """Undo what `open` counted."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import signal
 from collections.abc import Callable
 from typing import Final
 
@@ -13,8 +11,8 @@ import trio
 
 from unionfs.overlay.layer import Layer
 from unionfs.overlay.union import Union
-from unionfs.serve import inode_passthrough, stacking, status
-from unionfs.serve.config import UNLIMITED_TIMEOUT, InodePassthrough, Passthrough, SessionConfig
+from unionfs.serve import inode_passthrough, pyfuse3_binding, stacking, status
+from unionfs.serve.config import UNLIMITED_TIMEOUT, Binding, InodePassthrough, Passthrough, SessionConfig
 from unionfs.serve.context import Context
 from unionfs.serve.dispatch import Server
 from unionfs.serve.errors import MountError
@@ -22,6 +20,7 @@ from unionfs.serve.inode_passthrough import InodeBackings
 from unionfs.serve.mounting import Mounted, open_mount
 from unionfs.serve.passthrough import Backings
 from unionfs.serve.session import Session
+from unionfs.serve.signals import watch_signals
 from unionfs.serve.stacking import Plan
 from unionfs.wire import abi
 from unionfs.wire.abi import Opcode
@@ -32,8 +31,6 @@ from unionfs.wire.reply import error as error_reply
 from unionfs.wire.request import decode_header, decoders
 
 _log: Final = logging.getLogger("unionfs")
-#: Seconds between a lazy unmount by signal and the end, for those who still have files open.
-_GRACE: Final = 5.0
 _MAX_WRITE: Final = 1 << 20
 
 _FLAGS: Final = (
@@ -49,6 +46,9 @@ def serve(union: Union, config: SessionConfig, ready: Callable[[str], None]) -> 
 
     `ready` is called once with a status line when the mount answers.  Raises MountError when it can't be mounted.
     """
+    if config.binding is Binding.PYFUSE3:
+        pyfuse3_binding.load()(union, config, ready)
+        return
     if config.inode_passthrough is InodePassthrough.DRAFT and union.shows_otherwise:
         raise MountError("inode_passthrough=draft: can't be had for layers with owners in xattrs (xattr_permissions)")
     plan = stacking.plan(union, config)
@@ -97,7 +97,7 @@ class _Mount:
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._watch_signals, nursery.cancel_scope)
+            await nursery.start(watch_signals, self._mounted, nursery.cancel_scope)
             try:
                 if await self._agree():
                     self._ready(self._status())
@@ -152,7 +152,7 @@ class _Mount:
         self._settle_passthrough(caps)
         seconds = min(config.timeout, UNLIMITED_TIMEOUT)
         valid = (int(seconds), int(seconds % 1 * 1e9))
-        context = Context(self._union, config, valid, session.device, session.notify, caps.flags, caps.max_write)
+        context = Context(self._union, config, valid, session.device, session.notices, caps.flags, caps.max_write)
         self._server = Server(context, self._backings)
         self._stack_depth = caps.max_stack_depth
         session.use(self._server, decoders(bool(caps.flags & abi.SETXATTR_EXT)))
@@ -194,17 +194,3 @@ class _Mount:
             )
             for line in found.lines():
                 _log.debug("%s", line)
-
-    async def _watch_signals(self, life: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
-        """Unmount on the first signal, at once if nobody is inside; end at the second, or when the grace is over."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            task_status.started()
-            async for _ in signals:
-                break
-            if not await trio.to_thread.run_sync(self._mounted.unmount, False):
-                await trio.to_thread.run_sync(self._mounted.unmount, True)
-            with trio.move_on_after(_GRACE):
-                async for _ in signals:
-                    break
-            _log.warning("%s: still in use; ended all the same", os.fsdecode(self._config.mountpoint))
-            life.cancel()

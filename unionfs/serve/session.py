@@ -19,14 +19,14 @@ from typing import Any, Final
 import trio
 
 from unionfs.linux import creds
-from unionfs.overlay import copyup
-from unionfs.overlay.datacopyup import Job
 from unionfs.overlay.errors import CopyUpNeeded, ScanNeeded
 from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.union import Union
+from unionfs.serve.copyups import CopyUps
 from unionfs.serve.dispatch import Message, Route, Server, Spliced
 from unionfs.serve.lookahead import LOOKING, LookAhead
 from unionfs.serve.memory import give_back, short_collections
+from unionfs.serve.notices import DeviceNotices, tell_changes
 from unionfs.serve.polling import Poller
 from unionfs.serve.scanning import Scans
 from unionfs.serve.splicing import Splicer
@@ -34,7 +34,6 @@ from unionfs.wire.abi import NO_REPLY, Opcode
 from unionfs.wire.cursor import Malformed
 from unionfs.wire.describe import describe
 from unionfs.wire.kinds import Header
-from unionfs.wire.notify import inval_inode
 from unionfs.wire.reply import error as error_reply
 from unionfs.wire.request import decode_header
 
@@ -56,11 +55,13 @@ class Session:
     """Serves one device until it is unmounted.
 
     device: descriptor of /dev/fuse, non-blocking.  decoders: how each operation's arguments are read.
+    notices: to the device's kernel.
     """
 
     def __init__(self, device: int, union: Union, max_write: int, debug: bool) -> None:
         self.device = device
         self.union = union
+        self.notices = DeviceNotices(self.notify)
         self.decoders: dict[int, Callable[[memoryview, Header], Any]] = {}
         self._debug = debug
         self._server: Server | None = None
@@ -70,7 +71,7 @@ class Session:
         self._view = memoryview(self._buffer)
         self._splicer = Splicer(device)
         self._tasks: dict[int, _Task] = {}
-        self._jobs: dict[Node, _Job] = {}
+        self._copy_ups = CopyUps(union)
         self._scans = Scans(union)
         self._nursery: trio.Nursery | None = None
 
@@ -170,13 +171,14 @@ class Session:
                 answer = route.handle(header, request)
             finally:
                 if self.union.changed:
-                    self._tell_changes()
+                    tell_changes(self.union, self.notices)
             if type(answer) is CoroutineType:
                 self._start(self._finish, header, answer, route)
                 return
             encoded = route.encode(unique, answer)
         except CopyUpNeeded as needed:
-            self._job(needed.node)
+            assert self._nursery is not None
+            self._copy_ups.begin(needed.node, self._nursery)
             self._start(self._copy_up_first, header, bytes(message), needed.node)
             return
         except ScanNeeded as needed:
@@ -192,15 +194,6 @@ class Session:
             encoded = error_reply(unique, errno.EIO)
         if encoded is not None and header.opcode not in NO_REPLY:
             self.send(encoded)
-
-    def _tell_changes(self) -> None:
-        """The kernel's attributes of copied-up objects are out of date; said before the reply, whose own are newer."""
-        for node in self.union.changed:
-            self.notify([inval_inode(node.nodeid, -1, 0)])
-        self.union.changed.clear()
-        for directory in self.union.relisted:
-            self.notify([inval_inode(directory.nodeid, 0, 0)])
-        self.union.relisted.clear()
 
     def _failure(self, header: Header, error: OSError) -> bytes:
         if self._debug:
@@ -264,7 +257,8 @@ class Session:
 
     async def _copy_up_first(self, header: Header, message: bytes, node: Node) -> bytes | Message | None:
         """Wait for the copy-up of `node`, then start the operation again."""
-        await self._copy_up(node)
+        assert self._nursery is not None
+        await self._copy_ups.complete(node, self._nursery)
         self._again(header, message)
         return None
 
@@ -279,50 +273,6 @@ class Session:
         """Start an operation from its message, which may make a task of it anew."""
         self._tasks.pop(header.unique, None)
         self._handle(memoryview(message), header)
-
-    def _job(self, node: Node) -> _Job:
-        """The copy-up of a file, begun now if it is not under way: from here on nothing else copies it up."""
-        job = self._jobs.get(node)
-        if job is None:
-            assert self._nursery is not None
-            job = self._jobs[node] = _Job(copyup.job(self.union, node))
-            self.union.copying.add(node)
-            self._nursery.start_soon(self._run_copy_up, node, job)
-        return job
-
-    async def _copy_up(self, node: Node) -> None:
-        """Wait for the copy-up of a file; it is given up when nobody waits for it any more."""
-        while (job := self._job(node)).copy_up.cancelled.value:
-            await job.done.wait()
-        job.waiters += 1
-        try:
-            await job.done.wait()
-        finally:
-            job.waiters -= 1
-            if not job.waiters:
-                job.copy_up.cancelled.value = True
-        if job.error is not None:
-            raise job.error
-
-    async def _run_copy_up(self, node: Node, job: _Job) -> None:
-        try:
-            if not node.data_upper:
-                job.copy_up.prepare()
-                await trio.to_thread.run_sync(job.copy_up.copy)
-                if job.copy_up.cancelled.value or self.union.inodes.by_id.get(node.nodeid) is not node:
-                    raise OSError(errno.EINTR, "nobody waits for the copy-up any more")
-                job.copy_up.publish()
-                self.union.copies_ahead.note(node)
-        except OSError as error:
-            job.error = error
-        except Exception as error:
-            _log.exception("copy-up failed")
-            job.error = OSError(errno.EIO, str(error))
-        finally:
-            job.copy_up.close()
-            self.union.copying.discard(node)
-            del self._jobs[node]
-            job.done.set()
 
     def _interrupt(self, message: memoryview, header: Header) -> None:
         """The caller of a request got a signal.  A request that is not a task has been answered by now."""
@@ -358,15 +308,3 @@ class _Task:
         self.scope = trio.CancelScope()
         self.pid = pid
         self.interrupted = False
-
-
-class _Job:
-    """A copy-up under way and who waits for it."""
-
-    __slots__ = ("copy_up", "done", "error", "waiters")
-
-    def __init__(self, copy_up: Job) -> None:
-        self.copy_up = copy_up
-        self.done = trio.Event()
-        self.error: OSError | None = None
-        self.waiters = 0

@@ -125,11 +125,12 @@ def wrap_session(account: Account) -> None:
 
 def _wrap_tasks(account: Account, names: dict[int, str]) -> None:
     """What is done outside of a request's first turn: by tasks, by copy-ups and scans, and in worker threads."""
-    from unionfs.serve import scanning, session
+    from unionfs.serve import copyups, scanning, session
 
     Session: Any = session.Session
     Scans: Any = scanning.Scans
-    run_task, run_copy_up, run_scan = Session._run_task, Session._run_copy_up, Scans._run
+    jobs: Any = copyups.CopyUps
+    run_task, run_copy_up, run_scan = Session._run_task, jobs._run, Scans._run
 
     async def timed_task(self: Any, task: Any, scope: Any, header: Any, *args: Any) -> None:
         name = names.get(header.opcode, str(header.opcode))
@@ -141,7 +142,7 @@ def _wrap_tasks(account: Account, names: dict[int, str]) -> None:
     async def timed_scan(self: Any, *args: Any) -> None:
         await Stepped(account, run_scan(self, *args), lambda: account.named("(scan)"))
 
-    Session._run_task, Session._run_copy_up, Scans._run = timed_task, timed_copy_up, timed_scan
+    Session._run_task, jobs._run, Scans._run = timed_task, timed_copy_up, timed_scan
     to_thread: Any = trio.to_thread
     run_sync = to_thread.run_sync
 

@@ -1,0 +1,31 @@
+"""How does a signal end a mount?"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from typing import Final
+
+import trio
+
+from unionfs.serve.mounting import Mounted
+
+_log: Final = logging.getLogger("unionfs")
+#: Seconds between a lazy unmount by signal and the end, for those who still have files open.
+_GRACE: Final = 5.0
+
+
+async def watch_signals(mounted: Mounted, life: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+    """Unmount on the first signal, at once if nobody is inside; end at the second, or when the grace is over."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            break
+        if not await trio.to_thread.run_sync(mounted.unmount, False):
+            await trio.to_thread.run_sync(mounted.unmount, True)
+        with trio.move_on_after(_GRACE):
+            async for _ in signals:
+                break
+        _log.warning("%s: still in use; ended all the same", os.fsdecode(mounted.mountpoint))
+        life.cancel()
