@@ -12,6 +12,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from unionfs.linux import procfs
 from unionfs.linux.fd import Fd
 from unionfs.overlay.merge import LayerScan, MergedIndex, PartialIndex, entry_now
 from unionfs.overlay.node import DirNode
@@ -62,7 +63,7 @@ class Scan:
         """The next names of the layer; none at its end."""
         if self._entries is None:
             assert self._directory is not None
-            self._entries = os.scandir(b"/proc/self/fd/%d" % self._directory.fileno())
+            self._entries = os.scandir(procfs.fd_path(self._directory.fileno()))
         return list(islice(self._entries, SLICE))
 
     def take(self, entries: list[os.DirEntry[bytes]]) -> None:
