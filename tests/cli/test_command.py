@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from unionfs.cli import main as command
+from unionfs.serve import surroundings
 
 HOUSE = Path(__file__).parents[2]
 
@@ -80,7 +81,7 @@ def test_help_needs_neither_event_loop_nor_session(tmp_path: Path) -> None:
 def test_a_missing_device_is_a_system_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "_DEVICE", str(tmp_path / "no-device"))
+    monkeypatch.setattr(surroundings, "DEVICE", str(tmp_path / "no-device"))
     assert command.main(["-o", "lowerdir=/", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"unionfs: {tmp_path}/no-device does not exist: load")
 

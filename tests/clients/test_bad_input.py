@@ -240,7 +240,7 @@ def test_no_arguments_and_no_layers(filled: Layers) -> None:
 
 
 def test_filesystem_without_xattrs(filled: Layers) -> None:
-    """ramfs has none; the upper needs them for opaque directories."""
+    """ramfs has none, which the upper needs for what renames, copies of metadata and hard links leave behind."""
     bare = filled.mnt.parent / "bare"
     bare.mkdir()
     subprocess.run(["mount", "-t", "ramfs", "ramfs", str(bare)], check=True)
@@ -248,17 +248,23 @@ def test_filesystem_without_xattrs(filled: Layers) -> None:
         for name in ("upper", "work"):
             (bare / name).mkdir()
         options = {**options_of(filled), "upperdir": str(bare / "upper"), "workdir": str(bare / "work")}
-        # What is tried in the work directory is taken away again, which its times show.
-        refused(filled, options, MOUNT_FAILED, "upperdir", bare / "upper", "xattr", leave_out=["mtime_ns"])
+        for option in ("redirect_dir", "metacopy", "index"):
+            # What is tried in the work directory is taken away again, which its times show.
+            wanted = {**options, option: "on"}
+            refused(filled, wanted, MOUNT_FAILED, f"{option}=on", bare / "upper", "xattr", leave_out=["mtime_ns"])
     finally:
         subprocess.run(["umount", str(bare)], check=True)
 
 
-def test_no_fuse_device(filled: Layers) -> None:
-    hidden = 'mount -t tmpfs tmpfs /dev && mknod /dev/null c 1 3 && exec "$@"'
+@pytest.mark.parametrize(
+    ("hidden", "named"),
+    [("mount -t tmpfs tmpfs /dev && mknod /dev/null c 1 3", "/dev/fuse"), ("mount -t tmpfs tmpfs /proc", "mount -t proc")],
+)
+def test_no_fuse_device_or_no_proc(hidden: str, named: str, filled: Layers) -> None:
+    hidden += ' && exec "$@"'
     isolated = ["unshare", "--mount", "--propagation", "private", "sh", "-c", hidden, "sh"]
     done = subprocess.run(
         [*isolated, *words("-o", option_string(filled, {}), filled.mnt)], env=Unionfs().environment(),
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    check_refusal(done, SYSTEM, "/dev/fuse")
+    check_refusal(done, SYSTEM, named)

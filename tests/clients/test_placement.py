@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +21,6 @@ from tests.support.mounts import (
     processes_naming,
     unmount,
 )
-
-WRAPPER = """#!/bin/sh
-exec env PYTHONPATH='{path}' '{python}' -m unionfs "$@"
-"""
 
 
 @pytest.fixture
@@ -166,35 +161,3 @@ def test_hundreds_of_layers(make_layers: LayersFactory) -> None:
         assert [(mnt / "shared" / str(number)).read_bytes() for number in range(7)] == [b"%d" % n for n in range(7)]
         (mnt / "shared" / "3").unlink()
         assert sorted(os.listdir(mnt / "shared")) == ["0", "1", "2", "4", "5", "6"]
-
-
-BY_MOUNT = """
-mount -t tmpfs tmpfs /usr/local/bin
-cp "$1/unionfs" /usr/local/bin/
-echo "union $2 fuse.unionfs $3 0 0" > "$1/fstab"
-mount -t fuse.unionfs union "$2" -o "$3"
-grep "^union $2 fuse.unionfs rw," /proc/self/mounts
-umount "$2"
-mount --fstab "$1/fstab" "$2"
-echo above > "$2/file"
-umount "$2"
-"""
-"""Shell: mounts by type and by an fstab line. mount(8) looks for the command in /usr/local/bin first, so it lies there."""
-
-
-def test_mount_and_fstab(filled: Layers, scratch: Path) -> None:
-    """mount(8) finds the command by the type `fuse.unionfs`, through mount.fuse3(8)."""
-    environment = Unionfs().environment()
-    wrapper = scratch / "unionfs"
-    wrapper.write_text(WRAPPER.format(path=environment["PYTHONPATH"], python=sys.executable))
-    wrapper.chmod(0o755)
-    options = f"nofail,_netdev,x-systemd.automount,noatime,{option_string(filled, {})}"
-    isolated = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", BY_MOUNT, "sh"]
-    done = subprocess.run(
-        [*isolated, str(scratch), str(filled.mnt), options],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "noatime" in done.stdout
-    wait_for(lambda: not processes_naming(filled.mnt), "the end of the server")
-    assert (filled.top / "file").read_bytes() == b"above\n"

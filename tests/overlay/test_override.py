@@ -159,11 +159,6 @@ def test_a_damaged_mark_on_a_root_is_refused(layers: Layers, open_union: OpenUni
         open_union(layers)
 
 
-def test_a_read_only_union_marks_nothing(layers: Layers, open_union: OpenUnion) -> None:
-    open_union(layers, xattr_permissions=XattrPermissions.USER, read_only=True)
-    assert os.listxattr(layers.top) == []
-
-
 def test_applying_it_twice_is_applying_it_once(layers: Layers) -> None:
     place = layers.lowers[0] / "device"
     place.write_bytes(b"")

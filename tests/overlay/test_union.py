@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,17 +186,14 @@ class TestLocks:
 
 
 def test_a_read_only_union(filled: Layers, open_union: OpenUnion) -> None:
-    union = open_union(filled, read_only=True)
+    union = open_union(replace(filled, upper=None, work=None))
     assert union.read_only
-    assert filled.work is not None
-    assert os.listdir(filled.work) == []
     node = node_of(union, "file")
     assert node is not None
     with pytest.raises(OSError, match="Errno 30"):
         copyup.ensure_upper(union, node)
     with pytest.raises(OSError, match="Errno 30"):
         remove.unlink(union, union.root, b"file")
-    assert os.listdir(filled.top) == []
 
 
 def test_a_root_that_is_opaque(make_layers: LayersFactory, open_union: OpenUnion) -> None:

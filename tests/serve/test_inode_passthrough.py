@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.serve import kernel_rules
-from tests.serve.fake_kernel import OFFER, ROOT, union_config
+from tests.serve.fake_kernel import OFFER, ROOT
 from tests.serve.passthrough_kernel import READDIRPLUS, PassthroughKernel, passthrough_kernel
 from tests.support.mounts import Layers
 from tests.wire import answers, kernel
@@ -346,18 +346,6 @@ def test_a_layer_that_is_refused(written: Layers, monkeypatch: pytest.MonkeyPatc
         assert attached(connection, "plain") == 0
         assert connection.read(connection.open("plain")) == b"plain data"
         assert connection.asked_names(connection.find("tree").nodeid)
-
-
-def test_one_lower_and_an_upper_layer_that_is_not_written(written: Layers) -> None:
-    """With `ro` an upper layer is a layer like the others."""
-    config = union_config(written)
-    read_only = type(config)(config.lowers, config.upper, config.work, read_only=True)
-    with passthrough_kernel(written, draft=True, config=read_only) as connection:
-        for path in ("plain", "file", "only", "only/inner", "tree"):
-            inode = connection.find(path)
-            assert inode.attached is not None
-            assert connection.stat(inode.nodeid) == connection.asked_stat(inode.nodeid)
-        assert attached(connection, "both") == 0
 
 
 def test_without_the_draft_nothing_is_attached(written: Layers) -> None:

@@ -119,8 +119,7 @@ def _read_all(reader: int) -> bytes:
 
 
 def _detach() -> None:
-    """Lets go of what would keep others waiting: the standard streams, and the current directory's filesystem."""
-    os.chdir("/")
+    """Lets go of the standard streams, which would keep others waiting."""
     null = os.open("/dev/null", os.O_RDWR)
     for stream in range(3):
         os.dup2(null, stream)

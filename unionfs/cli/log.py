@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
+from contextlib import suppress
 
 from unionfs.cli.messages import one_line
+from unionfs.linux.process import in_initramfs
 
 _SYSTEM_LOG = "/dev/log"
+_KERNEL_LOG = "/dev/kmsg"
 
 
 class _OneLine(logging.Formatter):
@@ -24,9 +27,16 @@ def log_to_standard_error(*, debug: bool) -> None:
 
 
 def log_to_system() -> None:
-    """Warnings go to syslog as facility `daemon`, or nowhere when the machine has no /dev/log."""
+    """Warnings go to syslog as facility `daemon`, or nowhere when the machine has no /dev/log.
+
+    Started from the initramfs, to the kernel's log: it stays when the root changes, and is found again without a path, which
+    might lead through the mount itself.
+    """
     handler: logging.Handler = logging.NullHandler()
-    if os.path.exists(_SYSTEM_LOG):
+    if in_initramfs():
+        with suppress(OSError):
+            handler = logging.StreamHandler(open(_KERNEL_LOG, "w", buffering=1, encoding="utf-8", errors="replace"))  # noqa: SIM115
+    elif os.path.exists(_SYSTEM_LOG):
         try:
             handler = logging.handlers.SysLogHandler(_SYSTEM_LOG, logging.handlers.SysLogHandler.LOG_DAEMON)
         except OSError:

@@ -13,11 +13,11 @@ from unionfs.cli.messages import CommandError, ExitStatus, complain, describe_bu
 
 if TYPE_CHECKING:
     from unionfs.cli.daemon import Ready
+    from unionfs.cli.settings import Settings
     from unionfs.overlay.config import UnionConfig
     from unionfs.overlay.union import Union
     from unionfs.serve.config import SessionConfig
 
-_DEVICE = "/dev/fuse"
 _OUT_OF_RESOURCES = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 
@@ -81,15 +81,13 @@ def _mount(arguments: Arguments) -> None:
     """Opens the layers, mounts, and serves: in the foreground until the mount is gone, else until it answers."""
     settings = arguments.settings
     mountpoint = resolve_mountpoint(arguments.mountpoint)
+    if settings.remount:
+        _remount(settings, mountpoint)
+        return
     session = settings.session(arguments.source, mountpoint, debug=arguments.debug, foreground=arguments.foreground)
     if settings.upper is None and settings.work is not None:
         complain("warning: workdir= without upperdir= has no effect: the mount is read-only")
-    if not os.path.exists(_DEVICE):
-        raise CommandError(
-            f"{_DEVICE} does not exist: load the kernel's fuse module (modprobe fuse), or let the container have the "
-            f"device (podman run --device {_DEVICE})",
-            ExitStatus.SYSTEM,
-        )
+    _check_surroundings()
     from unionfs.cli.log import log_to_standard_error
 
     log_to_standard_error(debug=arguments.debug)
@@ -107,6 +105,29 @@ def _mount(arguments: Arguments) -> None:
 
     # The parent leaves its copy of the union alone: the child's locks and descriptors are the same open files.
     say(serve_in_background(lambda ready: _serve(union, session, ready)))
+
+
+def _check_surroundings() -> None:
+    """Raises CommandError with status 2 before anything is opened or changed, if no mount can come of it."""
+    from unionfs.serve import surroundings
+
+    if not os.path.exists("/proc/self/fd"):
+        raise CommandError(surroundings.NO_PROC, ExitStatus.SYSTEM)
+    try:
+        os.close(os.open(surroundings.DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise CommandError(surroundings.why_not_opened(error), ExitStatus.SYSTEM) from None
+
+
+def _remount(settings: Settings, mountpoint: bytes) -> None:
+    """Gives a union that is mounted other flags.  mount(8) names those as well that are to stay."""
+    from unionfs.serve.errors import MountError
+    from unionfs.serve.remounting import remount
+
+    try:
+        remount(mountpoint, settings.mount_flags, read_only=settings.read_only)
+    except MountError as error:
+        raise CommandError(str(error), ExitStatus.MOUNT_FAILED) from None
 
 
 def _open_union(config: UnionConfig) -> Union:

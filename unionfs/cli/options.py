@@ -35,6 +35,7 @@ from unionfs.linux.mount import (
     MS_NODIRATIME,
     MS_NOEXEC,
     MS_NOSUID,
+    MS_NOSYMFOLLOW,
     MS_RELATIME,
     MS_STRICTATIME,
     MS_SYNCHRONOUS,
@@ -239,9 +240,12 @@ _MOUNT = (
     bits("nostrictatime", "take back strictatime", take=MS_STRICTATIME),
     bits("diratime", "take back nodiratime", take=MS_NODIRATIME),
     bits("nodiratime", "do not update access times of directories", put=MS_NODIRATIME),
+    bits("nosymfollow", "follow no symbolic links", put=MS_NOSYMFOLLOW),
+    bits("symfollow", "follow symbolic links", take=MS_NOSYMFOLLOW),
     bits("lazytime", "keep changed times in memory for a while", put=MS_LAZYTIME),
     bits("nolazytime", "take back lazytime", take=MS_LAZYTIME),
     *(label(name) for name in LABELS),
+    fixed("remount", Section.MOUNT, "change these flags of a union that is mounted already", "remount", True),
     Option("fsname", Section.MOUNT, "what to show as the mount's source", _name_source, Arity.VALUE, "NAME"),
 )
 
@@ -286,8 +290,6 @@ def _passed_over() -> tuple[Option, ...]:
     valued = {
         "comment": ("TEXT", "for people"),
         "subtype": ("NAME", "the type is always fuse.unionfs"),
-        "user_id": ("UID", "set by the mount itself"),
-        "group_id": ("GID", "set by the mount itself"),
         "helper": ("NAME", "for umount(8)"),
         "uhelper": ("NAME", "for umount(8)"),
         "max_write": ("BYTES", "libfuse; always 1 MiB"),
@@ -309,13 +311,21 @@ def _passed_over() -> tuple[Option, ...]:
     )
 
 
-OPTIONS: tuple[Option, ...] = (*_LAYERS, *_UNION, *_OWNERS, *_SESSION, *_MOUNT, *_passed_over())
+#: mount(8) repeats them for a remount, as it finds them in the table of mounts.
+_SET_BY_MOUNT = (
+    *(nothing(name, Section.PASSED_OVER, "set by the mount itself", Arity.VALUE, shown) for name, shown in (
+        ("user_id", "UID"), ("group_id", "GID"), ("rootmode", "MODE"), ("blksize", "BYTES"),
+    )),
+    nothing("seclabel", Section.PASSED_OVER, "set by the mount itself"),
+)  # fmt: skip
+
+OPTIONS: tuple[Option, ...] = (*_LAYERS, *_UNION, *_OWNERS, *_SESSION, *_MOUNT, *_passed_over(), *_SET_BY_MOUNT)
 
 UNSUPPORTED: dict[str, str] = {
     "plugins": "layers from plugins are not supported; mount what they give, and name the mount point in lowerdir=",
     "override_creds": "not supported: the server acts for each caller; leave it out",
     "allow_root": "not supported; use allow_other, the kernel still checks every access against owner and mode",
-    "remount": "not supported; unmount it and mount it anew",
+    "auto_unmount": "not supported; the server unmounts when it ends by a signal, and after a crash `umount` does",
 }
 """Options of overlayfs, fuse-overlayfs and libfuse that are refused, each with the reason and what to do instead."""
 

@@ -15,7 +15,7 @@ from unionfs.serve.config import UNLIMITED_TIMEOUT, Binding, InodePassthrough, L
 class Settings:
     """The options as they stand; a later option overwrites what an earlier one set.
 
-    index: None stands for a value that was not given.
+    index: None stands for a value that was not given.  remount: only the flags of the mount count, and no layers are needed.
 
     Paths are as the user wrote them, without the escapes. `source` is None until `fsname=` names one.
     """
@@ -24,6 +24,7 @@ class Settings:
     upper: bytes | None = None
     work: bytes | None = None
     read_only: bool = False
+    remount: bool = False
     userxattr: bool = False
     xino: Xino = Xino.AUTO
     uuid: Uuid = Uuid.AUTO
@@ -57,6 +58,8 @@ class Settings:
 
     def check(self) -> None:
         """Raises CommandError where options do not go together."""
+        if self.remount:
+            return
         if not self.lowers:
             raise CommandError("option lowerdir= is missing: name at least one directory, -o lowerdir=DIR")
         if self.upper is not None and self.work is None:
@@ -115,12 +118,12 @@ class Settings:
             lowers=tuple(absolute(path) for path in self.lowers),
             upper=None if self.upper is None else absolute(self.upper),
             work=None if self.upper is None or self.work is None else absolute(self.work),
-            read_only=self.read_only,
             userxattr=self.userxattr,
             xino=self.xino,
             uuid=self.uuid,
             fsync=self.fsync,
             noxattrs=self.noxattrs,
+            noacl=self.noacl,
             redirect_dir=self.redirect_dir,
             data=tuple(absolute(path) for path in self.data),
             metacopy=self.metacopy,

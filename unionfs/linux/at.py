@@ -9,7 +9,7 @@ import errno
 import os
 from typing import Final
 
-from unionfs.linux import libc
+from unionfs.linux import libc, procfs
 from unionfs.linux.stat import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW
 
 RENAME_NOREPLACE: Final = 1
@@ -31,14 +31,14 @@ _Times: Final = _long * 4
 
 def path(dir_fd: int, name: bytes) -> bytes:
     """A path through /proc for the calls that have no *at form; follow symlinks exactly when the name is empty."""
-    return b"/proc/self/fd/%d/%s" % (dir_fd, name) if name else b"/proc/self/fd/%d" % dir_fd
+    return procfs.fd_path(dir_fd, name)
 
 
 def open_at(dir_fd: int, name: bytes, flags: int, mode: int = 0) -> int:
     """openat(2), close-on-exec and never through a symlink; an empty name reopens `dir_fd`'s own object."""
     if name:
         return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=dir_fd)
-    return os.open(b"/proc/self/fd/%d" % dir_fd, (flags | os.O_CLOEXEC) & ~os.O_NOFOLLOW)
+    return os.open(procfs.fd_path(dir_fd), (flags | os.O_CLOEXEC) & ~os.O_NOFOLLOW)
 
 
 def open_beneath(dir_fd: int, name: bytes, flags: int, *, across_mounts: bool = False) -> int:
@@ -72,7 +72,7 @@ def chmod(dir_fd: int, name: bytes, mode: int) -> None:
             raise
         fd = open_at(dir_fd, name, os.O_PATH)
         try:
-            os.chmod(b"/proc/self/fd/%d" % fd, mode)
+            os.chmod(procfs.fd_path(fd), mode)
         finally:
             os.close(fd)
 
@@ -89,7 +89,7 @@ def link(old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
     failure = _linkat(old_fd, old, new_fd, new, 0 if old else AT_EMPTY_PATH)
     if failure and not old and ctypes.get_errno() == errno.ENOENT:
         # Without CAP_DAC_READ_SEARCH only the way through /proc is open (open(2), O_TMPFILE).
-        failure = _linkat(AT_FDCWD, b"/proc/self/fd/%d" % old_fd, new_fd, new, AT_SYMLINK_FOLLOW)
+        failure = _linkat(AT_FDCWD, procfs.fd_path(old_fd), new_fd, new, AT_SYMLINK_FOLLOW)
     if failure:
         raise libc.failed()
 

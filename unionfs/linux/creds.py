@@ -1,9 +1,10 @@
 """With whose identity does a thread create files?  Filesystem ids without losing capabilities, and what the process may do."""
 
 import ctypes
+import os
 from typing import Final
 
-from unionfs.linux import libc
+from unionfs.linux import libc, procfs
 
 CAP_CHOWN: Final = 0
 CAP_DAC_OVERRIDE: Final = 1
@@ -12,6 +13,8 @@ CAP_SYS_ADMIN: Final = 21
 _PR_GET_SECUREBITS: Final = 27
 _PR_SET_SECUREBITS: Final = 28
 _SECBIT_NO_SETUID_FIXUP: Final = 4
+#: Of the initial user namespace in nsfs (linux/nsfs.h).
+_USER_NS_INIT_INO: Final = 0xEFFFFFFD
 
 _prctl: Final = libc.function("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _quick_syscall: Final = libc.quick.syscall
@@ -39,8 +42,9 @@ def set_fsgid(gid: int) -> None:
 
 
 def _status(pid: int | str) -> dict[str, str]:
-    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-        return {key: value.strip() for key, _, value in (line.partition(":") for line in status)}
+    with open(procfs.path(f"{pid}/status"), "rb") as status:
+        text = status.read().decode(errors="replace")
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
 
 
 def has_capability(capability: int, pid: int | str = "self") -> bool:
@@ -51,13 +55,37 @@ def has_capability(capability: int, pid: int | str = "self") -> bool:
         return False
 
 
-def in_initial_user_namespace() -> bool:
-    """Does this process run in the initial user namespace?  Told by its identity mapping over all ids."""
+def fsuid_of(pid: int) -> int:
+    """The filesystem uid of a thread; -1 for pid 0 (unknown), or when it is gone."""
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as mapping:
-            return mapping.read().split() == ["0", "0", "4294967295"]
+        return int(_status(pid)["Uid"].split()[3]) if pid else -1
+    except (OSError, KeyError, ValueError, IndexError):
+        return -1
+
+
+def in_initial_user_namespace() -> bool:
+    """Does this process run in the initial user namespace?
+
+    Told by the number that this namespace alone has, since another one may map all ids to themselves as well.
+    """
+    try:
+        return os.stat(procfs.path("self/ns/user")).st_ino == _USER_NS_INIT_INO
     except OSError:
         return True
+
+
+def mapped_ids() -> tuple[int, int]:
+    """How many user ids and how many group ids the process's user namespace has (user_namespaces(7))."""
+    counts = []
+    for kind in ("uid", "gid"):
+        with open(procfs.path(f"self/{kind}_map"), encoding="ascii") as mapping:
+            counts.append(sum(int(line.split()[2]) for line in mapping))
+    return counts[0], counts[1]
+
+
+def has_no_new_privileges() -> bool:
+    """Do set-user-ID programs that this process starts get no privilege (PR_SET_NO_NEW_PRIVS)?"""
+    return _status("self").get("NoNewPrivs") == "1"
 
 
 def is_being_killed(pid: int) -> bool:

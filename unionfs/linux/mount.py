@@ -13,6 +13,7 @@ MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
 MS_NOEXEC: Final = 8
 MS_SYNCHRONOUS: Final = 16
+MS_REMOUNT: Final = 32
 MS_DIRSYNC: Final = 128
 MS_NOSYMFOLLOW: Final = 256
 MS_NOATIME: Final = 1024

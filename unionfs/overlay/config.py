@@ -98,7 +98,6 @@ class UnionConfig:
         escapes of the option string already taken away; symlinks and `..` in them are still as the user wrote them.
     upper, work: the writable layer and the directory beside it where changes are staged; both or neither. None: a
         read-only union.
-    read_only: refuse every change with EROFS even if there is an upper layer (`-o ro`).
     userxattr: keep private marks in `user.overlay.` instead of `trusted.overlay.`; without the privilege for the latter
         that is so anyhow.
     index: all names of a lower file stay one file when it is copied up, by an index in the work directory.
@@ -108,6 +107,7 @@ class UnionConfig:
     data: data-only layers, which show nothing of themselves: files of the lower layers have their data there.
     metacopy: changes of metadata copy no data, and files whose data are in a layer below are followed.
     verity: what is done about fs-verity digests of such files.
+    noacl: POSIX ACLs mean nothing; where the upper filesystem takes none, they are left behind by a copy-up.
     noxattrs: show no xattrs and refuse to set any with EOPNOTSUPP (fuse-overlayfs's option of that name); marks of
         the union's own are still read and written.
     uid_ranges, gid_ranges: ids of the layers and those shown for them; none: they are the same.
@@ -120,12 +120,12 @@ class UnionConfig:
     lowers: tuple[bytes, ...]
     upper: bytes | None = None
     work: bytes | None = None
-    read_only: bool = False
     userxattr: bool = False
     xino: Xino = Xino.AUTO
     uuid: Uuid = Uuid.AUTO
     fsync: Fsync = Fsync.AUTO
     noxattrs: bool = False
+    noacl: bool = False
     redirect_dir: RedirectDir = RedirectDir.AUTO
     data: tuple[bytes, ...] = ()
     metacopy: bool = False

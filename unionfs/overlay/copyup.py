@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, fs, handle, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import dirindex, isolation, links, marks, metacopy, protect
+from unionfs.overlay import asowner, dirindex, isolation, links, marks, metacopy, protect
 from unionfs.overlay.config import Fsync
 from unionfs.overlay.copydata import copy_data
 from unionfs.overlay.creator import SERVER
@@ -247,7 +247,7 @@ class CopyUp(Job):
             fs.set_inode_flags(self._target, flags)
         letters = protect.encode(protect.real_flags(self._node, self._stat))
         if letters:
-            xattr.write(*here, self._union.prefix + "protattr", letters)
+            asowner.write(*here, self._union.prefix + "protattr", letters)
 
     def _write_origin(self, here: tuple[int, bytes]) -> None:
         """Say which lower inode this was; not for one of several hard links without the index: the others keep its number."""
@@ -261,7 +261,7 @@ class CopyUp(Job):
         found = handle.encode(*source) if layer.handles else None
         fd, name = (self._target, None) if self._target >= 0 else here
         try:
-            xattr.write(fd, name, self._union.prefix + "origin", marks.encode_origin(layer.uuid, found))
+            asowner.write(fd, name, self._union.prefix + "origin", marks.encode_origin(layer.uuid, found))
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP and error.errno != errno.EPERM:
                 raise
@@ -322,7 +322,8 @@ class CopyUp(Job):
                 raise
             self._name = b""
         else:
-            at.link(self._target, b"", upper.fd(), node.name)
+            fd, target = upper.fd(), self._target
+            asowner.insist(lambda: at.link(target, b"", fd, node.name), (fd, b""))
         self._settle(node, parent, upper)
         # What fails from here on does not undo the copy-up, which users can see by now.
         with contextlib.suppress(OSError):
@@ -379,8 +380,8 @@ class CopyUp(Job):
 def copy_xattrs(union: Union, layer: Layer, source: tuple[int, bytes | None], target: tuple[int, bytes | None]) -> None:
     """All xattrs but the private ones, from an object of `layer` to one on the upper layer.
 
-    ACLs and `security.*` have to succeed; of the others those the upper filesystem does not know are left behind
-    (fs/overlayfs/copy_up.c, ovl_copy_xattr).
+    ACLs (if there are any in this union) and `security.*` have to succeed; of the others those the upper filesystem does not
+    know are left behind (fs/overlayfs/copy_up.c, ovl_copy_xattr).
     """
     keeper = None if union.upper is None else union.upper.override
     plain = keeper is None and layer.override is None
@@ -395,9 +396,14 @@ def copy_xattrs(union: Union, layer: Layer, source: tuple[int, bytes | None], ta
         if value is None or (attribute == "security.capability" and not value):
             continue
         try:
-            xattr.write(*target, name, value)
+            asowner.write(*target, name, value)
         except OSError as error:
-            must = attribute.startswith(("security.", "system.posix_acl_"))
+            is_acl = attribute.startswith("system.posix_acl_")
+            if is_acl and union.config.noacl:
+                continue
+            if is_acl and error.errno == errno.EINVAL:
+                raise OSError(errno.EOVERFLOW, "who is in an ACL has no id in the server's user namespace") from None
+            must = is_acl or attribute.startswith("security.")
             if must or error.errno not in (errno.EOPNOTSUPP, errno.EPERM):
                 raise
 

@@ -13,9 +13,9 @@ import stat as modes
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from unionfs.linux import at, stat, xattr
+from unionfs.linux import at, procfs, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import acl, marks, protect, redirect
+from unionfs.overlay import acl, marks, opaque, protect, redirect
 from unionfs.overlay.config import RedirectDir, Xino
 from unionfs.overlay.copyup import ensure_metadata, ensure_upper
 from unionfs.overlay.creator import SERVER, Creator
@@ -80,7 +80,7 @@ def make_tmpfile(union: Union, parent: DirNode, mode: int, who: Creator) -> tupl
     if union.owners is not None:
         who = union.owners.creator(who)
     union.identity.assume(who if keeper is None else SERVER)
-    fd = os.open(b"/proc/self/fd/%d" % parent.upper_dir.fd(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode & 0o7777)
+    fd = os.open(procfs.fd_path(parent.upper_dir.fd()), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode & 0o7777)
     upper = parent.upper_dir
     if keeper is not None:
         try:
@@ -196,8 +196,8 @@ def _make_kept(
     staging, upper = union.staging_area(), parent.upper_dir
     union.identity.assume(SERVER)
     over = staging.is_whiteout(upper, name)
-    opaque = over or (parent.is_merged and (upper.has_marker(name) or _lowers_stay(union)))
-    _make_staged(union, upper, name, mode, make, who, over=over, opaque=opaque, rdev=rdev, flags=at.RENAME_NOREPLACE)
+    hides = over or (parent.is_merged and (upper.has_marker(name) or _lowers_stay(union)))
+    _make_staged(union, upper, name, mode, make, who, over=over, hides=hides, rdev=rdev, flags=at.RENAME_NOREPLACE)
 
 
 def _lowers_stay(union: Union) -> bool:
@@ -229,12 +229,12 @@ def _enroll(union: Union, parent: DirNode, name: bytes, upper: RealDir) -> tuple
 
 def _make_staged(
     union: Union, upper: RealDir, name: bytes, mode: int, make: Callable[[int, bytes], None], who: Creator, *,
-    over: bool, opaque: bool = True, rdev: int = 0, flags: int = 0,
+    over: bool, hides: bool = True, rdev: int = 0, flags: int = 0,
 ) -> None:  # fmt: skip
     """Make it in the work directory as if in `upper`.
 
     over: a whiteout of that name is there to be replaced; otherwise it gets its place with those `flags` of renameat2(2).
-    opaque: a directory hides what lies below.
+    hides: a directory hides what lies below.
     """
     staging = union.staging_area()
     staged = staging.temporary()
@@ -242,8 +242,8 @@ def _make_staged(
     try:
         _inherit(upper, (staging.work, staged), mode, who, rdev)
         is_dir = mode & 0o170000 == modes.S_IFDIR
-        if is_dir and opaque:
-            xattr.write(staging.work, staged, union.prefix + "opaque", b"y")
+        if is_dir and hides:
+            opaque.mark(union, staging.work, staged)
         if over:
             flags = at.RENAME_EXCHANGE if is_dir else 0
         staging.publish(staged, upper, name, flags)

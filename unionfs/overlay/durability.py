@@ -12,7 +12,7 @@ import os
 import stat as modes
 from typing import Final
 
-from unionfs.linux import at, creds, fs, mount, stat
+from unionfs.linux import at, creds, fs, mount, procfs, stat
 from unionfs.linux.fd import Fd
 from unionfs.overlay import marks
 from unionfs.overlay.config import Fsync, UnionConfig
@@ -109,7 +109,7 @@ class Durability:
                 os.mkdir(_PROBE + b"/" + name, 0o700, dir_fd=staging)
                 fds.append(os.open(os.path.join(path, _PROBE, name), _OPEN))
             options: list[tuple[bytes, bytes | None]] = [
-                (option, b"/proc/self/fd/%d" % fd) for option, fd in zip((b"lowerdir", b"upperdir", b"workdir"), fds, strict=True)
+                (option, procfs.fd_path(fd)) for option, fd in zip((b"lowerdir", b"upperdir", b"workdir"), fds, strict=True)
             ]
             options += [(b"volatile", None), *([(b"userxattr", None)] if self._userxattr else [])]
             return Fd(mount.unmounted_overlay(options))
@@ -148,7 +148,7 @@ def refuse_incompatible(base: int, work: bytes, shown: str) -> None:
     try:
         if not creds.has_capability(creds.CAP_DAC_OVERRIDE):
             at.chmod(fd, b"", 0o700)
-        names = os.listdir(b"/proc/self/fd/%d" % fd)
+        names = os.listdir(procfs.fd_path(fd))
     finally:
         os.close(fd)
     where = f"{shown}/{os.fsdecode(place)}"

@@ -32,16 +32,13 @@ def settle(config: UnionConfig, layers: tuple[Layer, ...], work: int) -> OriginI
     _tell_apart([layer for layer in layers if not layer.is_upper])
     if work < 0 or not upper.is_upper:
         return None
-    if not config.read_only:
-        _settle_uuid(config, upper)
+    _settle_uuid(config, upper)
     if not config.index:
         return None
     obstacle = _obstacle(layers)
     if obstacle:
         _log.warning("index=on: %s; hard links are not kept together (index=off)", obstacle)
         return None
-    if config.read_only:
-        return origins.open_for_reading(upper, work, config.nfs_export)
     assert config.work is not None
     shown = os.fsdecode(config.work)
     try:
@@ -86,7 +83,7 @@ def _settle_uuid(config: UnionConfig, upper: Layer) -> None:
     overlayfs does, as the fsid of statfs(2).
     """
     attribute = upper.prefix + "uuid"
-    if config.uuid not in (Uuid.AUTO, Uuid.ON) or xattr.find(upper.root.fd(), b"", attribute) is not None:
+    if config.uuid not in (Uuid.AUTO, Uuid.ON) or not upper.has_marks or xattr.find(upper.root.fd(), b"", attribute) is not None:
         return
     if config.uuid is Uuid.AUTO and upper.root.marks().impure:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unionfs.linux import xattr
+from unionfs.overlay import asowner
 from unionfs.overlay.node import DirNode
 
 if TYPE_CHECKING:
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def set_impure(union: Union, parent: DirNode) -> None:
-    """Note on the upper directory that it holds objects with an origin."""
+    """Note on the upper directory that it holds objects with an origin; nothing where there are no marks."""
     upper = parent.upper_dir
-    if not upper.marks().impure:
-        xattr.write(upper.fd(), b"", union.prefix + "impure", b"y")
+    if union.has_marks and not upper.marks().impure:
+        asowner.write(upper.fd(), b"", union.prefix + "impure", b"y")
         upper.note_impure()

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
-from unionfs.linux import at, fs, handle, mount, stat, xattr
+from unionfs.linux import at, fs, handle, mount, procfs, stat, xattr
 from unionfs.linux.fd import Fd
 from unionfs.overlay import marks
 from unionfs.overlay.errors import LayerError
@@ -37,6 +37,7 @@ class Layer:
     stack_depth: how many stacking filesystems its superblock already is; where `stackable`, the least it can be, until someone
     finds out.  base: the descriptor the root was opened from.
     readable: its root opened for reading, as file handles need it.  has_flags: what statx(2) says of immutable files is meant.
+    has_marks: it can take the marks of an upper layer.
     below: the layers below it that show in the union.  follow: redirects found in it are followed.
     metacopy: files in it whose data are below are followed.  data_layers: those in which such files may have their data.
     override: it has owners and modes in xattrs.
@@ -56,6 +57,7 @@ class Layer:
     stack_depth: int = 0
     stackable: bool = False
     has_flags: bool = True
+    has_marks: bool = True
     fs_index: int = 0
     root: RealDir = field(init=False)
     below: tuple[Layer, ...] = ()
@@ -77,7 +79,7 @@ class Layer:
         self.dev, self.ino = found.dev, found.ino
         self.override = detect(fd)
         self.handles = handle.encode(fd, b"") is not None
-        self.readable = Fd(os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        self.readable = Fd(os.open(procfs.fd_path(fd), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         self.uuid = handle.filesystem_uuid(self.readable.fileno())
         kind = fs.statfs(fd).type
         self.ordered = kind == fs.XFS_SUPER_MAGIC or (kind == fs.EXT4_SUPER_MAGIC and _has_journal(self.dev))
@@ -124,7 +126,7 @@ def open_lower(number: int, path: bytes, prefix: str, descriptors: DescriptorCac
     layer = Layer(number, path, prefix, descriptors)
     fd = open_directory(path, option)
     try:
-        os.close(os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        os.close(os.open(procfs.fd_path(fd), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as error:
         os.close(fd)
         raise LayerError(f"{option}: {os.fsdecode(path)} can't be read: {error.strerror}") from None
@@ -201,7 +203,7 @@ def _clone_pair(layer: Layer, upper_fd: int, work_fd: int) -> tuple[int, int]:
 
 def real_path(fd: int) -> bytes:
     """The path of an open directory with every symlink resolved."""
-    return os.readlink(b"/proc/self/fd/%d" % fd)
+    return os.readlink(procfs.fd_path(fd))
 
 
 def is_within(inner: bytes, outer: bytes) -> bool:
@@ -209,8 +211,11 @@ def is_within(inner: bytes, outer: bytes) -> bool:
     return inner == outer or inner.startswith(outer.rstrip(b"/") + b"/")
 
 
-def probe_xattrs(dir_fd: int, name: bytes, prefix: str, shown: str) -> None:
-    """Can the marks be written where `name` lies?  Raises LayerError that says what would help."""
+def takes_marks(dir_fd: int, name: bytes, prefix: str, shown: str) -> bool:
+    """Can the marks be written where `name` lies?  False where the filesystem has no such xattrs.
+
+    Raises LayerError that says what would help.
+    """
     try:
         xattr.write(dir_fd, name, prefix + "opaque", b"0")
         xattr.remove(dir_fd, name, prefix + "opaque")
@@ -219,6 +224,7 @@ def probe_xattrs(dir_fd: int, name: bytes, prefix: str, shown: str) -> None:
             raise LayerError(
                 f"upperdir: {shown}: no permission for xattrs {prefix}*; mount with -o userxattr to use user.overlay.*"
             ) from None
-        raise LayerError(
-            f"upperdir: the filesystem of {shown} has no xattrs {prefix}* ({error.strerror}); use one that has them"
-        ) from None
+        if error.errno == errno.EOPNOTSUPP:
+            return False
+        raise LayerError(f"upperdir: {shown}: xattrs {prefix}* can't be written: {error.strerror}") from None
+    return True

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
+from unionfs.linux import procfs
 from unionfs.linux.fd import Fd
 from unionfs.overlay.errors import LayerError
 from unionfs.overlay.layer import Layer
@@ -33,7 +34,7 @@ def lock_directory(dir_fd: int, option: str, path: bytes, overlays: Overlays) ->
     Raises LayerError that names the holder: another unionfs (flock(2)), or a mounted overlayfs, which only warns of its like;
     what two mounts wrote to one upper layer at once would be neither's.
     """
-    lock = Fd(os.open(b"/proc/self/fd/%d" % dir_fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    lock = Fd(os.open(procfs.fd_path(dir_fd), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     fd = lock.fileno()
     shown = f"{option}: {os.fsdecode(path)}"
     try:

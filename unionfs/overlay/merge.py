@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from sortedcontainers import SortedDict
 
-from unionfs.linux import stat, xattr
+from unionfs.linux import procfs, stat, xattr
 from unionfs.linux.stat import Stat
 from unionfs.overlay import marks
 from unionfs.overlay.errors import ScanNeeded
@@ -205,7 +205,7 @@ def build(union: Union, node: DirNode) -> MergedIndex:
     closed: set[bytes] = set()
     for number, real in enumerate(node.reals, 1):
         layer = LayerScan(union, index, node, real, closed)
-        with os.scandir(b"/proc/self/fd/%d" % real.fd()) as entries:
+        with os.scandir(procfs.fd_path(real.fd())) as entries:
             layer.take(islice(entries, INLINE_NAMES))
             if max(len(closed), len(index.names)) > INLINE_NAMES or next(entries, None) is not None:
                 raise ScanNeeded(node, shows_something=bool(index.names))

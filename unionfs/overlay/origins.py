@@ -13,7 +13,7 @@ import os
 import stat as modes
 from typing import TYPE_CHECKING, Final
 
-from unionfs.linux import at, handle, stat, xattr
+from unionfs.linux import at, handle, procfs, stat, xattr
 from unionfs.linux.stat import Stat
 from unionfs.overlay import acl, marks
 from unionfs.overlay.errors import LayerError
@@ -156,20 +156,12 @@ def open_index(upper: Layer, lower: Layer, lowers: tuple[Layer, ...], work: int,
         older = marks.decode_origin(xattr.find(here, b"", prefix + "origin") or b"")
         if not _belongs(here, prefix + "upper", own) or (older is not None and older != marks.decode_origin(own)):
             raise LayerError(f"workdir: the index in {shown} belongs to another upperdir than this one; {_ADVICE}")
-        for name in os.listdir(b"/proc/self/fd/%d" % here):
+        for name in os.listdir(procfs.fd_path(here)):
             _check_entry(index, lowers, name, shown)
     except BaseException:
         index.close()
         raise
     return index
-
-
-def open_for_reading(upper: Layer, work: int, export: bool) -> OriginIndex | None:
-    """workdir/index as it is, for a union that is not changed; None when there is none."""
-    try:
-        return OriginIndex(upper, os.open(INDEX, _OPEN, dir_fd=work), upper.prefix, export)
-    except OSError:
-        return None
 
 
 def _make(work: int) -> int:

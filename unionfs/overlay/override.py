@@ -203,8 +203,6 @@ def settle(config: UnionConfig, upper: Layer, lowers: list[Layer]) -> None:
         if upper.override.attribute not in attributes:
             raise LayerError(f"{asked}: {shown} was written with another value ({upper.override.attribute}); leave it out")
         return
-    if config.read_only:
-        return
     root = (upper.root.fd(), b"")
     like = next((layer for layer in lowers if layer.override is not None), None)
     meant = stat.stat(*root) if like is None or like.override is None else _root_stat(like, like.override)

@@ -85,9 +85,15 @@ def settle(config: UnionConfig) -> Owners | None:
 
 
 def give_away(here: tuple[int, bytes], uid: int, gid: int, *, lenient: bool) -> None:
-    """chown(2) of an object on the upper layer; `lenient`: it stays whose it is where that is not allowed."""
+    """chown(2) of an object on the upper layer; `lenient`: it stays whose it is where that is not allowed.
+
+    Raises EOVERFLOW for an id that the server's user namespace does not have, as the kernel's overlayfs does.
+    """
     try:
         at.chown(*here, uid, gid)
     except OSError as error:
-        if not lenient or error.errno not in _NOT_OURS:
-            raise
+        if lenient and error.errno in _NOT_OURS:
+            return
+        if error.errno == errno.EINVAL:
+            raise OSError(errno.EOVERFLOW, "the owner has no id in the server's user namespace") from None
+        raise

@@ -7,7 +7,7 @@ import os
 import stat as modes
 from typing import TYPE_CHECKING, Final
 
-from unionfs.linux import at, stat
+from unionfs.linux import at, procfs, stat
 from unionfs.overlay import marks
 from unionfs.overlay.marks import DirMarks
 
@@ -199,7 +199,7 @@ class RealDir:
         if self._markers is None:
             if stat.stat(self.fd()).size > _SCAN_LIMIT:
                 return stat.find(self.fd(), marks.MARKER + name) is not None
-            self._markers = {entry for entry in os.listdir(b"/proc/self/fd/%d" % self.fd()) if entry.startswith(marks.MARKER)}
+            self._markers = {entry for entry in os.listdir(procfs.fd_path(self.fd())) if entry.startswith(marks.MARKER)}
         return marks.MARKER + name in self._markers
 
     def know_markers(self, hidden: list[bytes]) -> None:

@@ -12,9 +12,9 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from unionfs.linux import at, stat, xattr
+from unionfs.linux import at, procfs, stat
 from unionfs.linux.stat import Stat
-from unionfs.overlay import dirindex, links, protect, redirect
+from unionfs.overlay import dirindex, links, opaque, protect, redirect
 from unionfs.overlay.attrs import link_count
 from unionfs.overlay.config import RedirectDir
 from unionfs.overlay.copyup import copy_xattrs, ensure_metadata, ensure_upper
@@ -201,7 +201,7 @@ def _mark_moved(union: Union, side: Side, new: DirNode) -> None:
         redirect.write(union, node, same_parent=old is new)
     elif new.lower_dirs and not node.upper_dir.marks().opaque:
         try:
-            xattr.write(*node.at(), union.prefix + "opaque", b"y")
+            opaque.mark(union, *node.at())
         except OSError:
             raise OSError(errno.EXDEV, "the upper layer takes no opaque mark") from None
         node.upper_dir.note_opaque()
@@ -209,7 +209,7 @@ def _mark_moved(union: Union, side: Side, new: DirNode) -> None:
 
 def _clear(union: Union, target: DirNode, place: Side) -> None:
     """Put an empty opaque directory in the place of an upper one that shows nothing but may hold whiteouts."""
-    if not os.listdir(b"/proc/self/fd/%d" % target.upper_dir.fd()):
+    if not os.listdir(procfs.fd_path(target.upper_dir.fd())):
         return
     staging = union.staging_area()
     staged = staging.temporary()
@@ -221,7 +221,7 @@ def _clear(union: Union, target: DirNode, place: Side) -> None:
         at.chown(*here, found.uid, found.gid)
         at.chmod(*here, found.mode & 0o7777)
         copy_xattrs(union, target.layer(), target.at(), here)
-        xattr.write(*here, union.prefix + "opaque", b"y")
+        opaque.mark(union, *here)
         at.utimens(*here, (found.atime, found.atime_nsec), (found.mtime, found.mtime_nsec))
         staging.publish(staged, place.parent.upper_dir, place.name, at.RENAME_EXCHANGE)
         # What its whiteouts hid must not show again, should the rename fail after this.

@@ -13,6 +13,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from unionfs.linux import procfs
 from unionfs.linux.fd import Fd
 from unionfs.overlay.merge import LayerScan, MergedIndex, PartialIndex, entry_now
 from unionfs.overlay.node import DirNode
@@ -48,7 +49,7 @@ class _Part:
     def read(self, most: int) -> Piece:
         """The next names; with the last ones the part is closed."""
         if self._entries is None:
-            self._entries = os.scandir(b"/proc/self/fd/%d" % self._directory.fileno())
+            self._entries = os.scandir(procfs.fd_path(self._directory.fileno()))
         entries = list(islice(self._entries, most))
         if len(entries) < most:
             self.close()

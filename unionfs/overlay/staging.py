@@ -11,8 +11,8 @@ import os
 import stat as modes
 from typing import TYPE_CHECKING, Final
 
-from unionfs.linux import at, creds, stat, xattr
-from unionfs.overlay import acl, marks
+from unionfs.linux import at, creds, procfs, stat, xattr
+from unionfs.overlay import acl, asowner, marks
 from unionfs.overlay.creator import SERVER
 from unionfs.overlay.durability import refuse_incompatible
 from unionfs.overlay.errors import LayerError
@@ -65,7 +65,9 @@ class Staging:
 
     def publish(self, name: bytes, parent: RealDir, target: bytes, flags: int = 0) -> None:
         """Rename a staged object into place; with RENAME_EXCHANGE what was there is staged instead."""
-        at.rename(self.work, name, parent.fd(), target, flags)
+        new = parent.fd()
+        moving = ((self.work, name), (new, target)) if flags & at.RENAME_EXCHANGE else ((self.work, name),)
+        asowner.insist(lambda: at.rename(self.work, name, new, target, flags), (new, b""), *moving)
 
     def discard(self, name: bytes) -> None:
         """Remove a staged object, a directory with all it holds; what fails is left for the next mount."""
@@ -141,7 +143,8 @@ class Staging:
         """Remove a directory that holds nothing but whiteouts, in one step where that can be had."""
         gone = self.temporary()
         try:
-            at.rename(parent.fd(), name, self.work, gone)
+            fd = parent.fd()
+            asowner.insist(lambda: at.rename(fd, name, self.work, gone), (fd, name))
         except OSError as error:
             # The upper is on another union, and the directory merged there: nobody may move it.
             if error.errno != errno.EXDEV:
@@ -236,7 +239,7 @@ class Staging:
 
 def prepare_work(base: int, shown: str) -> int:
     """Make workdir/work, empty; its descriptor.  Raises LayerError for a work directory that holds foreign things."""
-    foreign = [name for name in os.listdir(b"/proc/self/fd/%d" % base) if name not in (WORK, INDEX)]
+    foreign = [name for name in os.listdir(procfs.fd_path(base)) if name not in (WORK, INDEX)]
     if foreign:
         raise LayerError(f"workdir: {shown} holds {os.fsdecode(foreign[0])}, which is not ours; use an empty directory")
     old = stat.find(base, WORK)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from unionfs.linux import at, procfs
+
 _OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -19,8 +21,17 @@ def remove_tree(dir_fd: int, name: bytes) -> None:
         return
     inner = os.open(name, _OPEN, dir_fd=dir_fd)
     try:
-        for entry in os.listdir(b"/proc/self/fd/%d" % inner):
-            remove_tree(inner, entry)
+        try:
+            _empty(inner)
+        except PermissionError:
+            # Its mode may deny its owner, who is served without privilege.
+            at.chmod(inner, b"", 0o700)
+            _empty(inner)
     finally:
         os.close(inner)
     os.rmdir(name, dir_fd=dir_fd)
+
+
+def _empty(fd: int) -> None:
+    for entry in os.listdir(procfs.fd_path(fd)):
+        remove_tree(fd, entry)

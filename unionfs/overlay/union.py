@@ -9,7 +9,7 @@ import resource
 from collections import OrderedDict
 from typing import Final
 
-from unionfs.linux import creds, fs, stat
+from unionfs.linux import creds, fs, procfs, stat
 from unionfs.linux.fd import Fd
 from unionfs.overlay import checks, identity, lookup, marks, override, owners
 from unionfs.overlay import layer as layers
@@ -39,8 +39,9 @@ class Union:
     origins: the index of lower inodes that are on the upper layer, if there is one.  exports: with nfs_export.
     copying: files being copied up outside the event loop.  changed: nodes whose attributes a copy-up has changed since
     the list was last emptied; relisted: directories in which one got another inode number.  copies_ahead: the next copy-up.
-    redirects: what is done about renamed directories, never AUTO.
-    read_only: every change is refused with EROFS.
+    redirects: what is done about renamed directories, never AUTO.  has_marks: the upper layer, if any, takes xattrs.
+    read_only: there is no upper layer, and every change is refused with EROFS.  With one, `ro` is for the kernel to enforce,
+    since it can be taken back while the union is mounted.
     owners: what stands between the ids of the layers and those of the users; None when they are the same.
     """
 
@@ -55,9 +56,10 @@ class Union:
         self.upper = opened[0] if opened[0].is_upper else None
         self.lowers = opened if self.upper is None else opened[1:]
         self.origins = origins
-        self.read_only = self.upper is None or config.read_only
+        self.read_only = self.upper is None
         self.prefix = _prefix(config)
-        self.redirects = _redirects(config, self.prefix)
+        self.has_marks = self.upper is None or self.upper.has_marks
+        self.redirects = _redirects(config, self.prefix, self.has_marks)
         self.log = logging.getLogger("unionfs")
         self.identity = Identity()
         self.durability = Durability(config, self.prefix)
@@ -101,7 +103,7 @@ class Union:
                 locks.append(lock_directory(upper.root.fd(), "upperdir", config.upper, overlays))
                 locks.append(lock_directory(work, "workdir", config.work, overlays))
             warn_of_users(opened, overlays)
-            staging = cls._prepare_staging(config, prefix, work)
+            staging = cls._prepare_staging(config, opened[0], work)
             override.check_roots(opened)
             if config.upper is not None:
                 override.settle(config, upper, opened[1:])
@@ -128,14 +130,16 @@ class Union:
         return union
 
     @staticmethod
-    def _prepare_staging(config: UnionConfig, prefix: str, work: int) -> int:
+    def _prepare_staging(config: UnionConfig, upper: Layer, work: int) -> int:
         """The descriptor of an empty workdir/work, its filesystem probed; -1 without an upper layer."""
-        if config.upper is None or config.work is None or config.read_only:
+        if config.upper is None or config.work is None:
             return -1
         try:
             staging = prepare_work(work, os.fsdecode(config.work))
             try:
-                layers.probe_xattrs(staging, b"", prefix, os.fsdecode(config.upper))
+                upper.has_marks = layers.takes_marks(staging, b"", upper.prefix, os.fsdecode(config.upper))
+                if not upper.has_marks:
+                    _do_without_marks(config, upper.prefix)
             except BaseException:
                 os.close(staging)
                 os.rmdir(WORK, dir_fd=work)
@@ -244,7 +248,7 @@ class Union:
 
     def sync_directory(self, real: RealDir) -> None:
         """fsync(2) of a directory on the upper layer."""
-        fd = os.open(b"/proc/self/fd/%d" % real.fd(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(procfs.fd_path(real.fd()), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
         finally:
@@ -258,7 +262,7 @@ class Union:
             except OSError as error:
                 raise OSError(errno.EIO, error.strerror) from None
         elif self.upper is not None:
-            fd = os.open(b"/proc/self/fd/%d" % self.upper.root.fd(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(procfs.fd_path(self.upper.root.fd()), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fs.syncfs(fd)
             finally:
@@ -306,10 +310,27 @@ def _check_privilege(config: UnionConfig, prefix: str) -> None:
             raise LayerError(f"{what} needs {needs}, for marks that only it can make; leave it out")
 
 
-def _redirects(config: UnionConfig, prefix: str) -> RedirectDir:
+def _do_without_marks(config: UnionConfig, prefix: str) -> None:
+    """Warn of an upper filesystem without xattrs.  Raises LayerError where an option needs them."""
+    shown = os.fsdecode(config.upper or b"")
+    needing = {
+        "redirect_dir=on": config.redirect_dir is RedirectDir.ON, "metacopy=on": config.metacopy, "index=on": config.index,
+    }  # fmt: skip
+    for option, is_asked in needing.items():
+        if is_asked:
+            raise LayerError(f"{option}: the filesystem of upperdir {shown} has no xattrs {prefix}*; leave it out")
+    logging.getLogger("unionfs").warning(
+        "upperdir: the filesystem of %s has no xattrs %s*: opaque directories are marked by .wh..wh..opq files, which overlayfs"
+        " does not know, and directories of lower layers can't be renamed", shown, prefix,
+    )  # fmt: skip
+
+
+def _redirects(config: UnionConfig, prefix: str, has_marks: bool) -> RedirectDir:
     """What AUTO stands for here."""
     if config.redirect_dir is not RedirectDir.AUTO:
         return config.redirect_dir
+    if prefix == marks.TRUSTED and not has_marks:
+        return RedirectDir.FOLLOW
     if config.metacopy:
         return RedirectDir.ON
     return RedirectDir.ON if prefix == marks.TRUSTED else RedirectDir.NOFOLLOW

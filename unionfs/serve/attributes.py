@@ -10,6 +10,7 @@ from unionfs.linux import at, creds
 from unionfs.linux.stat import Stat
 from unionfs.overlay import attrs
 from unionfs.overlay.node import Node
+from unionfs.serve import callers
 from unionfs.wire import abi
 from unionfs.wire.kinds import Getattr, Header, Setattr, Statx
 from unionfs.wire.reply import Attr, Entry
@@ -156,12 +157,12 @@ class Attributes:
         if not node.is_regular:
             return
         if io is not None and io.writers:
-            if header.uid == 0 and creds.has_capability(creds.CAP_FSETID, header.pid):
+            if callers.uid(header) == 0 and creds.has_capability(creds.CAP_FSETID, header.pid):
                 attrs.drop_capabilities(self._union, node)
             else:
                 attrs.kill_privileges(self._union, node)
         elif attrs.is_set_id(found := self.stat(node)):
-            if header.uid not in (0, found.uid):
+            if callers.uid(header) not in (0, found.uid):
                 raise OSError(errno.EPERM, "not the owner")
             attrs.kill_privileges(self._union, node)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
-from unionfs.linux import at, fs
+from unionfs.linux import at, fs, procfs
 from unionfs.linux.fd import Fd
 from unionfs.linux.stat import Stat
 from unionfs.overlay import attrs, create, files
@@ -182,7 +182,7 @@ class Files:
 
     async def _fsync(self, node: Node, data_only: bool) -> None:
         if isinstance(node, DirNode):
-            fd = os.open(b"/proc/self/fd/%d" % node.at()[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(procfs.fd_path(node.at()[0]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         elif node.data is not None:
             # Its metadata alone are on the upper layer.
             fd = at.open_at(*node.at(), os.O_RDONLY | os.O_NONBLOCK)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
 
-from unionfs.linux import fuse, stat
+from unionfs.linux import fuse, procfs, stat
 from unionfs.linux.stat import Stat
 from unionfs.overlay import attrs, files, marks
 from unionfs.overlay.creator import SERVER, Identity
@@ -234,7 +234,7 @@ def _needs_filter(node: DirNode) -> bool:
     real = node.reals[0]
     if real.marks().xwhiteouts or stat.stat(real.fd()).size > _SCAN_LIMIT:
         return True
-    with os.scandir(b"/proc/self/fd/%d" % real.fd()) as entries:
+    with os.scandir(procfs.fd_path(real.fd())) as entries:
         return any(entry.name.startswith(marks.MARKER) or _is_whiteout(entry) for entry in entries)
 
 

@@ -9,18 +9,17 @@ from __future__ import annotations
 import array
 import errno
 import os
-import re
 import shutil
 import socket
 import subprocess
 from typing import Final
 
-from unionfs.linux import creds, mount
+from unionfs.linux import creds, mount, mountinfo
+from unionfs.serve import surroundings
 from unionfs.serve.config import SessionConfig
 from unionfs.serve.errors import MountError
 
-_DEVICE: Final = "/dev/fuse"
-_TYPE: Final = b"fuse.unionfs"
+TYPE: Final = b"fuse.unionfs"
 #: There while SELinux decides in this kernel (selinux(8)).
 _SELINUX: Final = "/sys/fs/selinux/enforce"
 _READ_AHEAD_KB: Final = 512
@@ -45,11 +44,11 @@ class Mounted:
         self.device = device
         self.mountpoint = mountpoint
         self._helper = helper
-        self._identity = _topmost(mountpoint)
+        self._identity = _identity(mountpoint)
 
     def is_topmost(self) -> bool:
         """Is it this mount that its path leads to?  Another may lie on top, or it may be gone already."""
-        return self._identity is not None and _topmost(self.mountpoint) == self._identity
+        return self._identity is not None and _identity(self.mountpoint) == self._identity
 
     def widen_readahead(self) -> None:
         """Let the kernel read ahead in large requests; where that is not ours to say, its default of 128 KiB stays."""
@@ -84,15 +83,10 @@ class Mounted:
             self.device = -1
 
 
-def _topmost(mountpoint: bytes) -> tuple[bytes, bytes] | None:
+def _identity(mountpoint: bytes) -> tuple[bytes, bytes] | None:
     """(mount id, device) of the mount that the path leads to, read from the table: looking at the path would ask the server."""
-    with open("/proc/self/mountinfo", "rb") as table:
-        found = [fields for fields in map(bytes.split, table) if _unescaped(fields[4]) == mountpoint]
-    return (found[-1][0], found[-1][2]) if found else None
-
-
-def _unescaped(path: bytes) -> bytes:
-    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), path)
+    found = mountinfo.topmost(mountpoint)
+    return None if found is None else (found.mount_id, found.device)
 
 
 def open_mount(config: SessionConfig) -> Mounted:
@@ -104,19 +98,19 @@ def open_mount(config: SessionConfig) -> Mounted:
 
 def _mount_directly(config: SessionConfig) -> Mounted:
     try:
-        device = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        device = os.open(surroundings.DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise MountError(f"{_DEVICE} can't be opened: {error.strerror}") from None
+        raise MountError(surroundings.why_not_opened(error)) from None
     words = [
         f"fd={device}", "rootmode=40000", f"user_id={os.geteuid()}", f"group_id={os.getegid()}",
         *_permission_words(config, privileged=True), *_label_words(config),
     ]  # fmt: skip
     flags = config.mount_flags | (mount.MS_RDONLY if config.read_only else 0)
     try:
-        mount.mount(config.source, config.mountpoint, _TYPE, flags, os.fsencode(",".join(words)))
+        mount.mount(config.source, config.mountpoint, TYPE, flags, os.fsencode(",".join(words)))
     except OSError as error:
         os.close(device)
-        raise MountError(f"{os.fsdecode(config.mountpoint)}: mount failed: {error.strerror}") from None
+        raise MountError(surroundings.why_not_mounted(error, config.mountpoint)) from None
     return Mounted(device, config.mountpoint, None)
 
 
@@ -137,7 +131,7 @@ def _label_words(config: SessionConfig) -> list[str]:
 def _mount_by_helper(config: SessionConfig) -> Mounted:
     helper = shutil.which("fusermount3") or shutil.which("fusermount")
     if helper is None:
-        raise MountError("mounting needs root, or the program fusermount3: install the package fuse3")
+        raise MountError(surroundings.no_helper())
     source = os.fsdecode(config.source).replace("\\", "\\\\").replace(",", "\\,")
     words = [f"fsname={source}", "subtype=unionfs", *_permission_words(config, privileged=False)]
     words += ["ro"] if config.read_only else []
@@ -152,7 +146,7 @@ def _mount_by_helper(config: SessionConfig) -> Mounted:
         theirs.close()
         if done.returncode:
             said = os.fsdecode(done.stderr).strip().splitlines()
-            raise MountError(said[-1] if said else f"{helper} failed with status {done.returncode}")
+            raise MountError(surroundings.why_helper_failed(helper, said[-1] if said else ""))
         device = _receive_descriptor(ours)
     os.set_blocking(device, False)
     os.set_inheritable(device, False)

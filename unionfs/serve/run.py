@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import logging
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from typing import Final
 
 import trio
 
+from unionfs.linux import process, procfs
+from unionfs.overlay import marks
 from unionfs.overlay.layer import Layer
 from unionfs.overlay.union import Union
-from unionfs.serve import inode_passthrough, pyfuse3_binding, stacking, status
+from unionfs.serve import inode_passthrough, pyfuse3_binding, stacking, status, surroundings
 from unionfs.serve.config import UNLIMITED_TIMEOUT, Binding, InodePassthrough, Passthrough, SessionConfig
 from unionfs.serve.context import Context
 from unionfs.serve.dispatch import Server
@@ -47,13 +50,16 @@ def serve(union: Union, config: SessionConfig, ready: Callable[[str], None]) -> 
     `ready` is called once with a status line when the mount answers.  Raises MountError when it can't be mounted.
     """
     if config.binding is Binding.PYFUSE3:
-        pyfuse3_binding.load()(union, config, ready)
+        binding = pyfuse3_binding.load()
+        _leave_the_tree()
+        binding(union, config, ready)
         return
     if config.inode_passthrough is InodePassthrough.DRAFT and union.shows_otherwise:
         raise MountError("inode_passthrough=draft: can't be had for layers with owners in xattrs (xattr_permissions)")
     plan = stacking.plan(union, config)
     _insist(config, plan.obstacle, plan.too_deep)
     mounted = open_mount(config)
+    _leave_the_tree()
     life = _Mount(union, config, mounted, plan, ready)
     try:
         trio.run(life.run)
@@ -63,6 +69,18 @@ def serve(union: Union, config: SessionConfig, ready: Callable[[str], None]) -> 
         mounted.close()
         # Whatever ended the session, nothing stays mounted that would only answer ENOTCONN.
         mounted.unmount(lazy=True)
+
+
+def _leave_the_tree() -> None:
+    """From here on nothing depends on what is mounted where: the union may become the root of the whole system.
+
+    Then modules can't be loaded any more either, of which the names of encodings are some.
+    """
+    for encoding in ("ascii", "unicode_escape"):
+        codecs.lookup(encoding)
+    if process.in_initramfs():
+        process.keep_through_shutdown()
+    procfs.anchor()
 
 
 def _insist(config: SessionConfig, obstacle: str, refused: dict[Layer, str]) -> None:
@@ -143,7 +161,7 @@ class _Mount:
             caps, _ = negotiate(request, self._wanted())
         except OSError as error:
             session.send(error_reply(header.unique, errno.EPROTO))
-            raise MountError(error.strerror or "the kernel's FUSE is too old") from None
+            raise MountError(f"{error.strerror}; that is Linux 5.4 or later") from None
         if caps.inode_passthrough is not self._inodes:
             session.send(error_reply(header.unique, errno.EPROTO))
             raise MountError(inode_passthrough.NOT_OFFERED)
@@ -162,6 +180,8 @@ class _Mount:
         flags |= abi.NO_EXPORT_SUPPORT if self._union.exports is None else abi.EXPORT_SUPPORT
         if not self._config.noacl and self._union.takes_acls:
             flags |= abi.POSIX_ACL
+        if self._config.default_permissions:
+            flags |= abi.ALLOW_IDMAP
         if not self._plan.obstacle:
             flags |= abi.PASSTHROUGH
         depth = self._plan.max_stack_depth
@@ -184,11 +204,15 @@ class _Mount:
             _log.warning("no passthrough for files of %s", stacking.named(backings.refused))
 
     def _status(self) -> str:
-        return f"passthrough: off ({self._backings.reason})" if self._backings.reason else "passthrough: on"
+        found = [f"passthrough: off ({self._backings.reason})" if self._backings.reason else "passthrough: on"]
+        if self._union.prefix == marks.USER and not self._union.config.userxattr:
+            found.append("userxattr, since trusted.* attributes are not allowed here")
+        return "; ".join((*found, *filter(None, (surroundings.few_ids(),))))
 
     def _log_status(self) -> None:
         """With `-d`: the state of passthrough, when the mount begins and when it ends."""
         if self._config.debug and self._server is not None:
+            _log.debug("%s", self._status())
             found = status.collect(
                 self._union, self._backings, self._server.opens, self._stack_depth, self._config.lower_io
             )

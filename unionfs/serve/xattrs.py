@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from unionfs.overlay import acl, attrs, xattrs
 from unionfs.overlay.node import Node
 from unionfs.overlay.union import may_see_trusted
+from unionfs.serve import callers
 from unionfs.wire import abi
 from unionfs.wire.kinds import Getxattr, Header, Listxattr, Removexattr, Setxattr
 
@@ -53,8 +54,8 @@ class Xattrs:
     def removexattr(self, header: Header, request: Removexattr) -> None:
         node = self._union.node(header.nodeid)
         name = self._name(request.name)
-        if name == _CAPABILITY and header.uid != 0:
-            self._check_capability_owner(header.uid, node)
+        if name == _CAPABILITY and (uid := callers.uid(header)) != 0:
+            self._check_capability_owner(uid, node)
         xattrs.remove(self._union, node, name)
 
     def _check_capability_owner(self, uid: int, node: Node) -> None:

@@ -1,0 +1,18 @@
+"""Who has made a request?  The kernel says it with those that create something; of the others it may have to be looked up.
+
+With FUSE_ALLOW_IDMAP one filesystem is mounted several times with different ids, and the header of a request that creates nothing
+has no ids (fs/fuse/dev.c, fuse_get_req).
+"""
+
+from __future__ import annotations
+
+from unionfs.linux import creds
+from unionfs.wire import abi
+from unionfs.wire.kinds import Header
+
+UNKNOWN = -1
+
+
+def uid(header: Header) -> int:
+    """The caller's filesystem uid as the server's user namespace has it; UNKNOWN when the caller can't be seen from here."""
+    return header.uid if header.uid != abi.INVALID_UIDGID else creds.fsuid_of(header.pid)
