@@ -56,11 +56,7 @@ def ensure_upper(union: Union, node: Node, length: int | None = None, found: Sta
         found = stat.stat(*node.at())
     if node.is_regular and (found.size if length is None else min(length, found.size)) > INLINE_LIMIT:
         raise CopyUpNeeded(node)
-    if node.upper or not node.is_regular or length is not None:
-        job(union, node, length, found).run()
-        return
-    (union.copies_ahead.take(node) or CopyUp(union, node, None, found)).run()
-    union.copies_ahead.note(node)
+    job(union, node, length, found).run()
 
 
 def ensure_metadata(union: Union, node: Node, found: Stat | None = None) -> None:
@@ -129,11 +125,10 @@ class CopyUp(Job):
 
     `prepare` and `publish` belong to the event loop, `copy` may run in a worker thread; `run` is all three.  `cancelled`
     stops a copy under way: `copy` then raises EINTR.  Whatever fails, nothing is left behind.
-    With a `mark`, the value of a metacopy mark, a file's data are left where they are.  A regular file can be staged first, and
-    then run whenever it is wanted.
+    With a `mark`, the value of a metacopy mark, a file's data are left where they are.
     """
 
-    __slots__ = ("_data", "_has_data", "_length", "_mark", "_name", "_node", "_source", "_staged", "_stat", "_target", "_union")
+    __slots__ = ("_data", "_has_data", "_length", "_mark", "_name", "_node", "_source", "_stat", "_target", "_union")
 
     def __init__(
         self, union: Union, node: Node, length: int | None = None, found: Stat | None = None, mark: bytes | None = None
@@ -148,19 +143,10 @@ class CopyUp(Job):
         self._data = -1
         self._target = -1
         self._has_data = False
-        self._staged = False
         self._stat = found
-
-    def stage(self) -> None:
-        """Do all that does not show, but for waiting until the data are on the device.  Raises as `run`; then close it."""
-        self.prepare()
-        self._fill()
-        self._staged = True
 
     def prepare(self) -> None:
         """Copy up the parents and make the staged object."""
-        if self._staged:
-            return
         union, node = self._union, self._node
         found = self._stat or stat.stat(*node.at())
         override = node.layer().override
@@ -192,8 +178,7 @@ class CopyUp(Job):
 
     def copy(self) -> None:
         """Data and metadata, and the data to the device.  Raises EINTR when cancelled."""
-        if not self._staged:
-            self._fill()
+        self._fill()
         self._sync(self._here())
 
     def _here(self) -> tuple[int, bytes]:

@@ -14,7 +14,6 @@ from unionfs.linux.fd import Fd
 from unionfs.overlay import checks, identity, lookup, marks, override, owners
 from unionfs.overlay import layer as layers
 from unionfs.overlay.config import RedirectDir, UnionConfig, Uuid, Verity, Xino
-from unionfs.overlay.copyahead import CopiesAhead
 from unionfs.overlay.creator import Identity
 from unionfs.overlay.durability import Durability
 from unionfs.overlay.errors import LayerError
@@ -38,7 +37,7 @@ class Union:
     data_layers: those that only have data of files in the others.  all_layers: both.
     origins: the index of lower inodes that are on the upper layer, if there is one.  exports: with nfs_export.
     copying: files being copied up outside the event loop.  changed: nodes whose attributes a copy-up has changed since
-    the list was last emptied; relisted: directories in which one got another inode number.  copies_ahead: the next copy-up.
+    the list was last emptied; relisted: directories in which one got another inode number.
     redirects: what is done about renamed directories, never AUTO.  has_marks: the upper layer, if any, takes xattrs.
     read_only: there is no upper layer, and every change is refused with EROFS.  With one, `ro` is for the kernel to enforce,
     since it can be taken back while the union is mounted.
@@ -68,7 +67,6 @@ class Union:
         self.exports = Exports() if config.nfs_export and (self.read_only or origins is not None) else None
         self.inodes.exports = self.exports
         self.copying: set[Node] = set()
-        self.copies_ahead = CopiesAhead(self)
         self.changed: list[Node] = []
         self.relisted: list[DirNode] = []
         self._locks = locks
@@ -275,7 +273,6 @@ class Union:
     def close(self) -> None:
         """Empty the work directory and close every layer; the locks end last."""
         self.durability.end()
-        self.copies_ahead.drop()
         if self._staging is not None:
             self._staging.close()
             self._staging = None

@@ -68,7 +68,6 @@ class CopyUps:
                 if job.copy_up.cancelled.value or self._union.inodes.by_id.get(node.nodeid) is not node:
                     raise OSError(errno.EINTR, "nobody waits for the copy-up any more")
                 job.copy_up.publish()
-                self._union.copies_ahead.note(node)
         except OSError as error:
             job.error = error
         except Exception as error:

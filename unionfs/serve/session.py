@@ -114,7 +114,6 @@ class Session:
         while True:
             turns += 1
             if not self._burst() and not self._work_ahead() and not (poller.look() if self._tasks else poller.ready()):
-                self.union.copies_ahead.drop()
                 give_back(self.union)
                 await trio.lowlevel.wait_readable(self.device)
             elif self._tasks or turns % _TURNS == 0:
@@ -126,7 +125,7 @@ class Session:
         if self._tasks or self._server is None:
             return False
         try:
-            return self._server.directories.make_ahead() or self.union.copies_ahead.make()
+            return self._server.directories.make_ahead()
         except Exception:
             _log.exception("work ahead of requests failed")
             return False

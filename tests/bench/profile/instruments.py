@@ -77,7 +77,6 @@ class _Entries:
 
 def wrap_session(account: Account) -> None:
     """The stages of every request are booked from now on."""
-    from unionfs.overlay import copyahead
     from unionfs.serve import directories
     from unionfs.serve.dispatch import Route, Server
     from unionfs.wire.abi import Opcode
@@ -118,8 +117,6 @@ def wrap_session(account: Account) -> None:
     session.decode_header = timed_decode_header
     listings: Any = directories.Directories
     listings.make_ahead = account.timed_row("(listing ahead)", listings.make_ahead)
-    copies: Any = copyahead.CopiesAhead
-    copies.make = account.timed_row("(copy-up ahead)", copies.make)
     _wrap_tasks(account, names)
 
 
