@@ -13,6 +13,8 @@ CAP_SYS_ADMIN: Final = 21
 _PR_GET_SECUREBITS: Final = 27
 _PR_SET_SECUREBITS: Final = 28
 _SECBIT_NO_SETUID_FIXUP: Final = 4
+#: How the names of io_uring's workers begin.
+_IO_WORKER: Final = "iou-"
 #: Of the initial user namespace in nsfs (linux/nsfs.h).
 _USER_NS_INIT_INO: Final = 0xEFFFFFFD
 
@@ -56,11 +58,26 @@ def has_capability(capability: int, pid: int | str = "self") -> bool:
 
 
 def fsuid_of(pid: int) -> int:
-    """The filesystem uid of a thread; -1 for pid 0 (unknown), or when it is gone."""
+    """The filesystem uid with which a thread acts; -1 when that can't be told: pid 0, one that is gone, the kernel's own.
+
+    A worker of io_uring acts for the other threads of its process with whose ids they had then, which nobody shows: all of
+    them must agree now (io_uring_enter(2)).
+    """
     try:
-        return int(_status(pid)["Uid"].split()[3]) if pid else -1
+        status = _status(pid) if pid else {}
+        if status.get("Kthread", "0") != "0":
+            return -1
+        if not status["Name"].startswith(_IO_WORKER):
+            return _fsuid(status)
+        threads = map(_status, os.listdir(procfs.path(f"{pid}/task")))
+        found = {_fsuid(thread) for thread in threads if not thread["Name"].startswith(_IO_WORKER)}
+        return found.pop() if len(found) == 1 else -1
     except (OSError, KeyError, ValueError, IndexError):
         return -1
+
+
+def _fsuid(status: dict[str, str]) -> int:
+    return int(status["Uid"].split()[3])
 
 
 def in_initial_user_namespace() -> bool:

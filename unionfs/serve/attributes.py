@@ -134,7 +134,7 @@ class Attributes:
             attrs.chmod(union, node, request.mode)
         if valid & (abi.FATTR_ATIME | abi.FATTR_MTIME):
             attrs.utimens(union, node, *_times(request))
-        if union.changed and union.changed[-1] is node and node.nodeid == header.nodeid:
+        if union.changed and union.changed[-1] is node and node.nodeid == header.nodeid and not union.relisted:
             # The reply itself says what a copy-up has changed.
             union.changed.pop()
         return AttrReply(self.valid(node), attr_of(node, self.stat(node)))

@@ -204,17 +204,21 @@ class _Mount:
             _log.warning("no passthrough for files of %s", stacking.named(backings.refused))
 
     def _status(self) -> str:
-        found = [f"passthrough: off ({self._backings.reason})" if self._backings.reason else "passthrough: on"]
+        passthrough = f"passthrough: off ({self._backings.reason})" if self._backings.reason else "passthrough: on"
+        return "; ".join((passthrough, *self._adjustments()))
+
+    def _adjustments(self) -> list[str]:
+        """What is otherwise than as root, and why."""
+        found = []
         if self._union.prefix == marks.USER and not self._union.config.userxattr:
             found.append("userxattr, since trusted.* attributes are not allowed here")
-        return "; ".join((*found, *filter(None, (surroundings.few_ids(),))))
+        return [*found, *filter(None, (surroundings.few_ids(),))]
 
     def _log_status(self) -> None:
         """With `-d`: the state of passthrough, when the mount begins and when it ends."""
         if self._config.debug and self._server is not None:
-            _log.debug("%s", self._status())
             found = status.collect(
                 self._union, self._backings, self._server.opens, self._stack_depth, self._config.lower_io
             )
-            for line in found.lines():
+            for line in (*found.lines(), *self._adjustments()):
                 _log.debug("%s", line)
