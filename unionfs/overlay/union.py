@@ -58,7 +58,7 @@ class Union:
         self.read_only = self.upper is None
         self.prefix = _prefix(config)
         self.has_marks = self.upper is None or self.upper.has_marks
-        self.redirects = _redirects(config, self.prefix, self.has_marks)
+        self.redirects = _redirects(config, self.prefix)
         self.log = logging.getLogger("unionfs")
         self.identity = Identity()
         self.durability = Durability(config, self.prefix)
@@ -308,8 +308,13 @@ def _check_privilege(config: UnionConfig, prefix: str) -> None:
 
 
 def _do_without_marks(config: UnionConfig, prefix: str) -> None:
-    """Warn of an upper filesystem without xattrs.  Raises LayerError where an option needs them."""
+    """Warn of an upper filesystem without xattrs, which an ordinary user may have no choice but to use.
+
+    Raises LayerError where an option needs them, and for root, who can choose.
+    """
     shown = os.fsdecode(config.upper or b"")
+    if prefix == marks.TRUSTED:
+        raise LayerError(f"upperdir: the filesystem of {shown} has no xattrs {prefix}*; use one that has them, or userxattr")
     needing = {
         "redirect_dir=on": config.redirect_dir is RedirectDir.ON, "metacopy=on": config.metacopy, "index=on": config.index,
     }  # fmt: skip
@@ -322,12 +327,10 @@ def _do_without_marks(config: UnionConfig, prefix: str) -> None:
     )  # fmt: skip
 
 
-def _redirects(config: UnionConfig, prefix: str, has_marks: bool) -> RedirectDir:
+def _redirects(config: UnionConfig, prefix: str) -> RedirectDir:
     """What AUTO stands for here."""
     if config.redirect_dir is not RedirectDir.AUTO:
         return config.redirect_dir
-    if prefix == marks.TRUSTED and not has_marks:
-        return RedirectDir.FOLLOW
     if config.metacopy:
         return RedirectDir.ON
     return RedirectDir.ON if prefix == marks.TRUSTED else RedirectDir.NOFOLLOW
