@@ -168,4 +168,34 @@ REGRESSIONS: list[Script] = [
         layers=(Entry("lower1", "sparse", "b"),),
         steps=(Call("mapped", ("b",)),),
     ),
+    Script(
+        name="a-removed-name-of-a-lower-file-with-another",
+        lowers=2,
+        options={"redirect_dir": "on"},
+        foreign=True,
+        layers=(
+            Entry("lower0", "dir", "b", (0o2775, 1001)),
+            Entry("lower0", "marked", "b/a", ("trusted.t", b"value")),
+        ),
+        before=(
+            Call("rename", ("b", "a", "")),
+            Call("link", ("a/a", "a/b")),
+        ),
+        steps=(
+            Call("open", (3, "a/b", "O_RDONLY", 0o0)),
+            Call("unlink", ("a/b",)),
+            Call("fstat", (3,)),
+        ),
+    ),
+    Script(
+        name="two-names-of-a-device-without-origin",
+        lowers=3,
+        options={"redirect_dir": "nofollow", "userxattr": None},
+        foreign=True,
+        layers=(Entry("lower0", "device", "b"),),
+        steps=(
+            Call("link", ("b", "a")),
+            Call("rename", ("b", "a", ""), 1001),
+        ),
+    ),
 ]

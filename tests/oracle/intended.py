@@ -71,7 +71,9 @@ NO_ORIGIN = (
     "symlinks and special files take no user. xattrs, so that with userxattr they have no origin when they are copied up: the "
     "kernel then shows two numbers for two names of one, ours shows one"
 )
-"""Why random scripts do not compare then which names are one file, nor that numbers stay."""
+"""Why random scripts do not compare then which names are one file, nor that numbers stay, and rename none of them to another: for
+the kernel that fails with ESTALE.
+"""
 
 WHICH_NAME = (
     "with index=on a change of a lower file with several names copies up one of them: the kernel the one by which the change was "

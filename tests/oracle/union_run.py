@@ -284,6 +284,8 @@ class UnionRun:
             assert isinstance(now, dict)
             for number in numbers:
                 for path, key, found, was in _differences(now[number].tree, before[number].tree):
+                    if key == "same" and "userxattr" in self._options and now[number].tree[path].type != "file":  # NO_ORIGIN
+                        continue
                     key = f"{side.label}'s layers: {path} {key}"
                     self._put(number, "cross", key, side, f"shows {found}", f"left {was}")
         self._leave()

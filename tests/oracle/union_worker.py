@@ -14,7 +14,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 from tests.oracle import ops
 from tests.oracle.actor import errno_name
-from tests.oracle.intended import NAMELESS, UNTOUCHED
+from tests.oracle.intended import NAMELESS, NO_ORIGIN, UNTOUCHED
 from tests.oracle.io_worker import Answer
 from tests.oracle.union_script import Call
 from tests.support import syscalls
@@ -270,11 +270,13 @@ class Lane:
         """Why a call is none that both should answer alike, or nothing; asked of the oracle."""
         if call.name == "rename":
             source, target, flags = map(str, call.args)
+            if _are_special_links(source, target):
+                return NO_ORIGIN
             return UNTOUCHED if not flags and _is_dir(source) and _is_dir(target) and len(_entries(target)) > 2 else ""
         slots = [self._fds[slot] for slot in call.args[: 2 if call.name == "copy" else 1] if slot in self._fds]
         by_descriptor = call.name in FD_CALLS or call.name in ("futime", "fsetxattr", "fallocate", "copy", "reopen", "linkat")
         if by_descriptor and call.name != "pread":
-            nameless = any(not _was_copied_up(fd, flags) and not self._is_named(fd) for fd, flags in slots)
+            nameless = any(not _was_copied_up(fd, flags) and (_is_removed(fd) or not self._is_named(fd)) for fd, flags in slots)
             return NAMELESS if nameless else ""
         return ""
 
@@ -293,6 +295,21 @@ class Lane:
 def _was_copied_up(fd: int, flags: int) -> bool:
     """Whether opening it put it on the upper layer for certain."""
     return flags & os.O_ACCMODE != os.O_RDONLY and stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def _is_removed(fd: int) -> bool:
+    """Whether the name by which it was opened is gone; others of a lower file have the same number, with or without it."""
+    return os.readlink(f"/proc/self/fd/{fd}").endswith(" (deleted)")
+
+
+def _are_special_links(source: str, target: str) -> bool:
+    """Whether both are of one type, no directories and no regular files, and have further names: each other's, maybe."""
+    try:
+        both = [os.lstat(path) for path in (source, target)]
+    except OSError:
+        return False
+    kinds = {stat.S_IFMT(status.st_mode) for status in both}
+    return len(kinds) == 1 and kinds.isdisjoint((stat.S_IFDIR, stat.S_IFREG)) and all(status.st_nlink > 1 for status in both)
 
 
 def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
