@@ -198,4 +198,38 @@ REGRESSIONS: list[Script] = [
             Call("rename", ("b", "a", ""), 1001),
         ),
     ),
+    Script(
+        name="the-last-name-of-a-file-that-is-open-by-another",
+        lowers=2,
+        options={"redirect_dir": "on"},
+        foreign=True,
+        steps=(
+            Call("open", (3, "b", "O_RDWR|O_CREAT|O_EXCL", 0o444)),
+            Call("link", ("b", "c")),
+            Call("cross", ({"redirect_dir": "on", "xino": "off", "index": "on", "uuid": "on"},)),
+            Call("open", (1, "c", "O_RDWR|O_TRUNC", 0o600)),
+            Call("unlink", ("c",)),
+            Call("look", ()),
+            Call("fchmod", (1, 0o755)),
+            Call("look", ()),
+        ),
+    ),
+    Script(
+        name="a-stranger-takes-a-set-group-id-bit-without-execution",
+        lowers=1,
+        options={"redirect_dir": "on"},
+        layers=(
+            Entry("lower0", "sparse", "c"),
+            Entry("upper", "dir", "a", (0o755, 0)),
+        ),
+        steps=(
+            Call("rename", ("c", "a", "EXCHANGE")),
+            Call("setacl", ("c", "default", "u::rw- g::r-- o::---")),
+            Call("mkdir", ("c/b", 0o1777)),
+            Call("tmpfile", (0, "c/b", 0o2775)),
+            Call("fallocate", (0, "ZERO_RANGE", 10, 5000)),
+            Call("copy", (0, 0, 10, 10), 1001),
+            Call("fstat", (0,)),
+        ),
+    ),
 ]

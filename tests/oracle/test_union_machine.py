@@ -24,7 +24,7 @@ from tests.oracle.union_replay import Replay, Shrinker
 from tests.oracle.union_script import Script
 from tests.support.mounts import Driver
 
-SECONDS = float(os.environ.get("UNIONFS_ORACLE_MACHINE_SECONDS", "60"))
+SECONDS = float(os.environ.get("UNIONFS_ORACLE_MACHINE_SECONDS", "20"))
 """How long examples are drawn."""
 
 SHRINK_SECONDS = float(os.environ.get("UNIONFS_ORACLE_SHRINK_SECONDS", "120"))

@@ -80,6 +80,15 @@ def _fsuid(status: dict[str, str]) -> int:
     return int(status["Uid"].split()[3])
 
 
+def is_in_group(pid: int, gid: int) -> bool:
+    """Is it the filesystem gid or a supplementary group of the thread?  False when the thread is gone."""
+    try:
+        status = _status(pid)
+        return str(gid) in (status["Gid"].split()[3], *status["Groups"].split())
+    except (OSError, KeyError, IndexError):
+        return False
+
+
 def in_initial_user_namespace() -> bool:
     """Does this process run in the initial user namespace?
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -96,15 +96,17 @@ def is_set_id(found: Stat) -> bool:
     return bool(found.mode & modes.S_ISUID) or found.mode & _SET_GROUP == _SET_GROUP
 
 
-def kill_privileges(union: Union, node: Node) -> None:
+def kill_privileges(union: Union, node: Node, is_member: Callable[[int], bool] | None = None) -> None:
     """Someone without the privilege to keep them changes the file: set-id bits and capabilities go.
 
-    The set-group-ID bit stays on a file that its group can't execute, where it once meant mandatory locking (inode(7)).
+    The set-group-ID bit stays on a file that its group can't execute, where it once meant mandatory locking (inode(7)), if
+    a member of the group changes it; `is_member` says of a group whether it is one, None: it is.
     """
     ensure_metadata(union, node)
-    mode = real_stat(node).mode & 0o7777
+    found = real_stat(node)
+    mode = found.mode & 0o7777
     kept = mode & ~modes.S_ISUID
-    if mode & modes.S_IXGRP:
+    if mode & modes.S_IXGRP or (mode & modes.S_ISGID and is_member is not None and not is_member(found.gid)):
         kept &= ~modes.S_ISGID
     if kept != mode:
         set_mode(node, kept)

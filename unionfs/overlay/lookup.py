@@ -178,7 +178,8 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
     kind = _KINDS[here.mode >> 12]
     if kind == _S_IFDIR:
         return _directory(union, parent, name, found)
-    if upper and here.nlink > 1:
+    if upper and union.inodes.hardlinks:
+        # Even if it is the last name: the other one may be gone, and the file open by it.
         known = union.inodes.hardlinks.get(here.ino)
         if known is not None:
             adopt_name(known, parent, name)

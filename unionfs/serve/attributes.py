@@ -127,7 +127,7 @@ class Attributes:
             attrs.chown(union, node, uid, gid)
         if valid & abi.FATTR_KILL_SUIDGID and not valid & (abi.FATTR_UID | abi.FATTR_GID):
             # With a new owner the upper filesystem has dropped them itself.
-            attrs.kill_privileges(union, node)
+            attrs.kill_privileges(union, node, callers.membership(header))
         elif not valid & ~(abi.FATTR_FH | abi.FATTR_LOCKOWNER):
             self._before_write(header, node, io)
         if valid & abi.FATTR_MODE:
@@ -160,11 +160,11 @@ class Attributes:
             if callers.uid(header) == 0 and creds.has_capability(creds.CAP_FSETID, header.pid):
                 attrs.drop_capabilities(self._union, node)
             else:
-                attrs.kill_privileges(self._union, node)
+                attrs.kill_privileges(self._union, node, callers.membership(header))
         elif attrs.is_set_id(found := self.stat(node)):
             if callers.uid(header) not in (0, found.uid):
                 raise OSError(errno.EPERM, "not the owner")
-            attrs.kill_privileges(self._union, node)
+            attrs.kill_privileges(self._union, node, callers.membership(header))
 
 
 def _times(request: Setattr) -> tuple[tuple[int, int], tuple[int, int]]:

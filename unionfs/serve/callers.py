@@ -6,6 +6,8 @@ has no ids (fs/fuse/dev.c, fuse_get_req).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from unionfs.linux import creds
 from unionfs.wire import abi
 from unionfs.wire.kinds import Header
@@ -16,3 +18,8 @@ UNKNOWN = -1
 def uid(header: Header) -> int:
     """The caller's filesystem uid as the server's user namespace has it; UNKNOWN when the caller can't be seen from here."""
     return header.uid if header.uid != abi.INVALID_UIDGID else creds.fsuid_of(header.pid)
+
+
+def membership(header: Header) -> Callable[[int], bool]:
+    """Says of a group whether the caller is in it; of one that can't be seen from here, that it is not."""
+    return lambda gid: creds.is_in_group(header.pid, gid)

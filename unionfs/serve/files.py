@@ -17,7 +17,7 @@ from unionfs.overlay.copyup import INLINE_LIMIT
 from unionfs.overlay.creator import Creator
 from unionfs.overlay.inodes import Former
 from unionfs.overlay.node import DirNode, Node
-from unionfs.serve import policy, splicing
+from unionfs.serve import callers, policy, splicing
 from unionfs.serve.attributes import Attributes
 from unionfs.serve.fileio import FileIo
 from unionfs.serve.opens import OpenReply, Opens
@@ -160,7 +160,7 @@ class Files:
         if not node.data_upper:
             raise OSError(errno.EIO, "write to a file that was not copied up")
         if request.write_flags & abi.WRITE_KILL_SUIDGID:
-            attrs.kill_privileges(self._union, node)
+            attrs.kill_privileges(self._union, node, callers.membership(header))
             self._union.changed.append(node)
         fd = self._descriptors.get(node)
         if request.write_flags & abi.WRITE_CACHE:
