@@ -65,6 +65,46 @@ def test_set_id_bits(ours: Options, where: str, make_layers: LayersFactory, subj
     assert sum("0o106777" in line for line in answers) == len(CHANGES) * 3
 
 
+ACL = bytes.fromhex("02000000 01000600ffffffff 02000600ea030000 04000600ffffffff 10000600ffffffff 20000600ffffffff")
+"""user::rw- user:1002:rw- group::rw- mask::rw- other::rw-"""
+
+MORE: dict[str, Callable[[Actor], None]] = {
+    **CHANGES,
+    "to the caller's own group": lambda a: void(a(os.chown, "f", -1, 1000)),
+    "to nobody in particular": lambda a: void(a(os.chown, "f", -1, -1)),
+    "mode": lambda a: void(a(os.chmod, "f", 0o2664)),
+    "access ACL": lambda a: void(a(os.setxattr, "f", "system.posix_acl_access", ACL)),
+    "times": lambda a: void(a(os.utime, "f", (1, 2))),
+}
+
+
+@pytest.mark.parametrize("where", ["lower", "upper"])
+@pytest.mark.parametrize("ours", SERVED, ids=["passthrough", "cached writes", "written through"])
+def test_set_group_id_without_execution(ours: Options, where: str, make_layers: LayersFactory, subject: Driver) -> None:
+    """It stays for members of the file's group alone."""
+    callers = [(1000, 1000, ()), (1000, 2000, ()), (1000, 1000, (3000, 2000)), (0, 0, ())]
+    places = [(caller, name) for caller in callers for name in MORE]
+
+    def fill(layers: Layers, b: Builder) -> None:
+        built = b.upper if where == "upper" else b.lower()
+        for number in range(len(places)):
+            built.dir(str(number), 0o777)
+            built.file(f"{number}/f", b"content", 0o6666, (1000, 2000))
+
+    def steps(a: Actor) -> None:
+        for number, ((user, group, groups), name) in enumerate(places):
+            os.chdir(str(number))
+            a.note("how", f"{name} by {user}, {group}, {groups}")
+            a(mode, "f")
+            with a.user(user, group, groups):
+                MORE[name](a)
+            a(mode, "f")
+            os.chdir("..")
+
+    answers, expected = both(make_layers, subject, fill, steps, ours=ours)
+    assert answers == expected
+
+
 def test_both_sides_agree_after_a_truncating_open(layers: Layers, subject: Driver) -> None:
     """The reply to OPEN has no attributes: the kernel has to be told that it must ask for them."""
 

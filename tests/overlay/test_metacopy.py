@@ -110,7 +110,7 @@ def test_it_brings_redirects_along(union: Union) -> None:
 
 def test_the_data_follow(layers: Layers, union: Union, node: Node) -> None:
     before = attrs.real_stat(node)
-    files.prepare_open(union, node, os.O_RDWR, False)
+    files.prepare_open(union, node, os.O_RDWR, None)
     above = layers.top / "file"
     assert node.data_upper
     assert files.is_settled(union, node)
@@ -130,7 +130,7 @@ def test_a_failure_leaves_them_below(
     with monkeypatch.context() as patch:
         patch.setattr(datacopyup, step, fail)
         with pytest.raises(OSError, match="full"):
-            files.prepare_open(union, node, os.O_RDWR, False)
+            files.prepare_open(union, node, os.O_RDWR, None)
     assert os.getxattr(layers.top / "file", MARK) == b""
     assert not node.data_upper
     assert read(node) == DATA
@@ -159,7 +159,7 @@ def test_a_large_file_is_for_a_thread(layers: Layers, open_union: OpenUnion) -> 
     assert node is not None
     attrs.chmod(union, node, 0o600)
     with pytest.raises(CopyUpNeeded):
-        files.prepare_open(union, node, os.O_RDWR, False)
+        files.prepare_open(union, node, os.O_RDWR, None)
     job = copyup.job(union, node)
     union.copying.add(node)
     try:
@@ -194,7 +194,7 @@ def test_the_data_follow_a_file_without_a_name(layers: Layers, union: Union, nod
     """It lost its name while its data were below, and is opened again through /proc."""
     remove.unlink(union, union.root, b"file")
     assert read(node) == DATA
-    files.prepare_open(union, node, os.O_RDWR, False)
+    files.prepare_open(union, node, os.O_RDWR, None)
     assert node.data_upper
     assert read(node) == DATA
 
@@ -244,23 +244,23 @@ class TestVerity:
         measured[b"sealed"] = (1, SHA256)
         union, node = self.changed(layers, open_union, verity)
         assert os.getxattr(layers.top / "file", MARK) == digests.encode(1, SHA256)
-        files.prepare_open(union, node, os.O_RDONLY, False)
+        files.prepare_open(union, node, os.O_RDONLY, None)
         assert node.data is not None
         node.data.checked = False
         measured[b"sealed"] = (1, SHA256[::-1])
         for flags in (os.O_RDONLY, os.O_RDWR):
             with pytest.raises(OSError, match="digest") as caught:
-                files.prepare_open(union, node, flags, False)
+                files.prepare_open(union, node, flags, None)
             assert caught.value.errno == errno.EIO
         del measured[b"sealed"]
         with pytest.raises(OSError, match="digest"):
-            files.prepare_open(union, node, os.O_RDONLY, False)
+            files.prepare_open(union, node, os.O_RDONLY, None)
 
     def test_off_looks_at_none(self, layers: Layers, open_union: OpenUnion, measured: dict[bytes, tuple[int, bytes]]) -> None:
         measured[b"sealed"] = (1, SHA256)
         union, node = self.changed(layers, open_union, Verity.OFF)
         assert os.getxattr(layers.top / "file", MARK) == b""
-        files.prepare_open(union, node, os.O_RDONLY, False)
+        files.prepare_open(union, node, os.O_RDONLY, None)
 
     def test_require_copies_what_has_none(
         self, layers: Layers, open_union: OpenUnion, measured: dict[bytes, tuple[int, bytes]]

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 from typing import Final
 
 from unionfs.linux import libc, procfs
@@ -49,44 +50,46 @@ def _status(pid: int | str) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
 
 
-def has_capability(capability: int, pid: int | str = "self") -> bool:
-    """Is the capability in the process's effective set (in its own user namespace)?  False when the process is gone."""
+def _acting(pid: int | str) -> list[dict[str, str]]:
+    """The status of the thread with whose credentials a thread acts; empty when that can't be told.
+
+    That is for pid 0, one that is gone, and the kernel's own.  A worker of io_uring acts for one of the other threads of its
+    process, with what credentials that had then, which nobody shows: all of them, that must agree (io_uring_enter(2)).
+    """
     try:
-        return bool(int(_status(pid)["CapEff"], 16) >> capability & 1)
-    except (OSError, KeyError, ValueError):
-        return False
+        status = _status(pid) if pid else {"Kthread": "1"}
+        if status.get("Kthread", "0") != "0":
+            return []
+        if not status["Name"].startswith(_IO_WORKER):
+            return [status]
+        threads = map(_status, os.listdir(procfs.path(f"{pid}/task")))
+        return [thread for thread in threads if not thread["Name"].startswith(_IO_WORKER)]
+    except (OSError, KeyError):
+        return []
+
+
+def _all_agree(pid: int | str, holds: Callable[[dict[str, str]], bool]) -> bool:
+    found = _acting(pid)
+    return bool(found) and all(map(holds, found))
+
+
+def has_capability(capability: int, pid: int | str = "self") -> bool:
+    """Is the capability in the thread's effective set (in its own user namespace), by default in this process's?
+
+    False when that can't be told.
+    """
+    return _all_agree(pid, lambda status: bool(int(status["CapEff"], 16) >> capability & 1))
 
 
 def fsuid_of(pid: int) -> int:
-    """The filesystem uid with which a thread acts; -1 when that can't be told: pid 0, one that is gone, the kernel's own.
-
-    A worker of io_uring acts for the other threads of its process with whose ids they had then, which nobody shows: all of
-    them must agree now (io_uring_enter(2)).
-    """
-    try:
-        status = _status(pid) if pid else {}
-        if status.get("Kthread", "0") != "0":
-            return -1
-        if not status["Name"].startswith(_IO_WORKER):
-            return _fsuid(status)
-        threads = map(_status, os.listdir(procfs.path(f"{pid}/task")))
-        found = {_fsuid(thread) for thread in threads if not thread["Name"].startswith(_IO_WORKER)}
-        return found.pop() if len(found) == 1 else -1
-    except (OSError, KeyError, ValueError, IndexError):
-        return -1
-
-
-def _fsuid(status: dict[str, str]) -> int:
-    return int(status["Uid"].split()[3])
+    """The filesystem uid with which a thread acts; -1 when that can't be told."""
+    found = {int(status["Uid"].split()[3]) for status in _acting(pid)}
+    return found.pop() if len(found) == 1 else -1
 
 
 def is_in_group(pid: int, gid: int) -> bool:
-    """Is it the filesystem gid or a supplementary group of the thread?  False when the thread is gone."""
-    try:
-        status = _status(pid)
-        return str(gid) in (status["Gid"].split()[3], *status["Groups"].split())
-    except (OSError, KeyError, IndexError):
-        return False
+    """Is it the filesystem gid or a supplementary group of the thread?  False when that can't be told."""
+    return _all_agree(pid, lambda status: str(gid) in (status["Gid"].split()[3], *status["Groups"].split()))
 
 
 def in_initial_user_namespace() -> bool:

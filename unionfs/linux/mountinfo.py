@@ -6,26 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from unionfs.linux import procfs
-from unionfs.linux.mount import (
-    MS_DIRSYNC,
-    MS_LAZYTIME,
-    MS_NOATIME,
-    MS_NODEV,
-    MS_NODIRATIME,
-    MS_NOEXEC,
-    MS_NOSUID,
-    MS_NOSYMFOLLOW,
-    MS_RDONLY,
-    MS_RELATIME,
-    MS_STRICTATIME,
-    MS_SYNCHRONOUS,
-)
+from unionfs.linux import mount, procfs
 
 _FLAGS: Final = {
-    b"ro": MS_RDONLY, b"nosuid": MS_NOSUID, b"nodev": MS_NODEV, b"noexec": MS_NOEXEC, b"sync": MS_SYNCHRONOUS,
-    b"dirsync": MS_DIRSYNC, b"noatime": MS_NOATIME, b"nodiratime": MS_NODIRATIME, b"relatime": MS_RELATIME,
-    b"lazytime": MS_LAZYTIME, b"nosymfollow": MS_NOSYMFOLLOW,
+    b"ro": mount.MS_RDONLY, b"nosuid": mount.MS_NOSUID, b"nodev": mount.MS_NODEV, b"noexec": mount.MS_NOEXEC,
+    b"sync": mount.MS_SYNCHRONOUS, b"dirsync": mount.MS_DIRSYNC, b"noatime": mount.MS_NOATIME,
+    b"nodiratime": mount.MS_NODIRATIME, b"relatime": mount.MS_RELATIME, b"lazytime": mount.MS_LAZYTIME,
+    b"nosymfollow": mount.MS_NOSYMFOLLOW,
 }  # fmt: skip
 
 
@@ -48,17 +35,17 @@ class Entry(NamedTuple):
         for word, flag in _FLAGS.items():
             if word in self.options:
                 flags |= flag
-        return flags if flags & (MS_NOATIME | MS_RELATIME) else flags | MS_STRICTATIME
+        return flags if flags & (mount.MS_NOATIME | mount.MS_RELATIME) else flags | mount.MS_STRICTATIME
 
 
 def entries() -> Iterator[Entry]:
     """All mounts; of those on one mount point the topmost comes last."""
     with open(procfs.path("self/mountinfo"), "rb") as table:
         for line in table:
-            words = line.split()
+            words = line.rstrip(b"\n").split(b" ")
             kind, source, of_filesystem = words[words.index(b"-", 6) + 1 :][:3]
             options = frozenset((*words[5].split(b","), *of_filesystem.split(b",")))
-            yield Entry(words[0], words[2], _unescaped(words[4]), options, kind, _unescaped(source))
+            yield Entry(words[0], words[2], unescaped(words[4]), options, kind, unescaped(source))
 
 
 def topmost(mountpoint: bytes) -> Entry | None:
@@ -70,5 +57,6 @@ def topmost(mountpoint: bytes) -> Entry | None:
     return found
 
 
-def _unescaped(path: bytes) -> bytes:
+def unescaped(path: bytes) -> bytes:
+    """A path as the table has it, with its octal escapes undone; the options' paths have them still."""
     return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), path)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _SET_GROUP: Final = modes.S_ISGID | modes.S_IXGRP
 _CAPABILITY: Final = "security.capability"
+#: Says of a group, as users see it, whether the caller is in it, or may keep set-id bits whatever it is in.
+MayKeep = Callable[[int], bool]
 
 
 def link_count(node: Node, found: Stat) -> int:
@@ -51,18 +53,25 @@ def set_mode(node: Node, mode: int) -> None:
         override.chmod(node.at(), mode)
 
 
-def chown(union: Union, node: Node, uid: int, gid: int) -> None:
-    """chown(2) with ids as users see them; -1 keeps one.  The upper filesystem drops set-id bits and capabilities itself."""
-    ensure_metadata(union, node, protect.check_change(node))
+def chown(union: Union, node: Node, uid: int, gid: int, may_keep: MayKeep) -> None:
+    """chown(2) with ids as users see them; -1 keeps one.
+
+    The upper filesystem drops set-id bits and capabilities itself, but for what it leaves to the server and not to the caller.
+    """
+    found = protect.check_change(node)
+    loses = not node.is_dir and _loses_group_bit(union, found or real_stat(node), may_keep)
+    ensure_metadata(union, node, found)
     owners, override = union.owners, node.layer().override
     if owners is not None:
         uid, gid = owners.uid(uid), owners.gid(gid)
     if override is None:
         give_away(node.at(), uid, gid, lenient=owners is not None and owners.lenient)
-        return
-    override.chown(node.at(), uid, gid)
-    if not node.is_dir:
-        drop_capabilities(union, node)
+    else:
+        override.chown(node.at(), uid, gid)
+        if not node.is_dir:
+            drop_capabilities(union, node)
+    if loses and (mode := real_stat(node).mode & 0o7777) & modes.S_ISGID:
+        set_mode(node, mode & ~modes.S_ISGID)
 
 
 def utimens(union: Union, node: Node, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
@@ -96,17 +105,24 @@ def is_set_id(found: Stat) -> bool:
     return bool(found.mode & modes.S_ISUID) or found.mode & _SET_GROUP == _SET_GROUP
 
 
-def kill_privileges(union: Union, node: Node, is_member: Callable[[int], bool] | None = None) -> None:
-    """Someone without the privilege to keep them changes the file: set-id bits and capabilities go.
+def _loses_group_bit(union: Union, found: Stat, may_keep: MayKeep) -> bool:
+    """Does a change of the file take its set-group-ID bit (fs/attr.c, setattr_should_drop_sgid)?
 
-    The set-group-ID bit stays on a file that its group can't execute, where it once meant mandatory locking (inode(7)), if
-    a member of the group changes it; `is_member` says of a group whether it is one, None: it is.
+    On one that its group can't execute, where it once meant mandatory locking (inode(7)), it stays if the caller may keep it.
     """
+    if not found.mode & modes.S_ISGID:
+        return False
+    shown = found if union.owners is None else union.owners.shown(found)
+    return bool(found.mode & modes.S_IXGRP) or not may_keep(shown.gid)
+
+
+def kill_privileges(union: Union, node: Node, may_keep: MayKeep) -> None:
+    """Someone without the privilege to keep them changes the file: set-id bits and capabilities go."""
     ensure_metadata(union, node)
     found = real_stat(node)
     mode = found.mode & 0o7777
     kept = mode & ~modes.S_ISUID
-    if mode & modes.S_IXGRP or (mode & modes.S_ISGID and is_member is not None and not is_member(found.gid)):
+    if _loses_group_bit(union, found, may_keep):
         kept &= ~modes.S_ISGID
     if kept != mode:
         set_mode(node, kept)

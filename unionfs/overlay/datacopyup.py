@@ -8,6 +8,7 @@ the mark is removed (fs/overlayfs/copy_up.c, ovl_copy_up_meta_inode_data).
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, fs, stat, xattr
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _CAPABILITY: Final = "security.capability"
 
 
-class Job:
+class Job(ABC):
     """A copy-up in three steps, of which `prepare` and `publish` belong to the event loop and `copy` may run in a thread."""
 
     __slots__ = ("cancelled",)
@@ -40,17 +41,21 @@ class Job:
         finally:
             self.close()
 
+    @abstractmethod
     def prepare(self) -> None:
-        raise NotImplementedError
+        """Open what is needed."""
 
+    @abstractmethod
     def copy(self) -> None:
-        raise NotImplementedError
+        """Do what takes long.  Raises EINTR when cancelled."""
 
+    @abstractmethod
     def publish(self) -> None:
-        raise NotImplementedError
+        """Make it show."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Let go of everything; what was not published is dropped."""
 
 
 class DataCopyUp(Job):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from unionfs.linux import at
 from unionfs.overlay import metacopy, protect
-from unionfs.overlay.attrs import kill_privileges
+from unionfs.overlay.attrs import MayKeep, kill_privileges
 from unionfs.overlay.copyup import ensure_upper
 from unionfs.overlay.node import Node
 
@@ -20,8 +20,8 @@ def is_settled(union: Union, node: Node) -> bool:
     return node.data_upper or union.read_only
 
 
-def prepare_open(union: Union, node: Node, flags: int, kill: bool) -> None:
-    """Before an open: copy up for writing, truncate for O_TRUNC, drop privileges if the kernel says so.
+def prepare_open(union: Union, node: Node, flags: int, may_keep: MayKeep | None) -> None:
+    """Before an open: copy up for writing, truncate for O_TRUNC, and drop privileges then unless `may_keep` is None.
 
     Raises EPERM where chattr(1) forbids the open, EROFS, CopyUpNeeded, and what a copy-up raises; ENOENT and EIO for data
     that are not there or not the right ones.
@@ -37,8 +37,8 @@ def prepare_open(union: Union, node: Node, flags: int, kill: bool) -> None:
     if truncating:
         fd = at.open_at(*node.at(), os.O_WRONLY | os.O_TRUNC)
         os.close(fd)
-        if kill:
-            kill_privileges(union, node)
+        if may_keep is not None:
+            kill_privileges(union, node, may_keep)
             union.changed.append(node)
 
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from unionfs.linux import procfs
+from unionfs.linux import mountinfo, procfs
 from unionfs.linux.fd import Fd
 from unionfs.overlay.errors import LayerError
 from unionfs.overlay.layer import Layer
 
 _log: Final = logging.getLogger("unionfs")
-_OPTION: Final = re.compile(rb"(?:^|,)(?:upperdir|workdir)=((?:[^,\\]|\\.)*)")
 #: Characters of each word of a command line that are shown, but for the last: where it is mounted.
 _SHOWN: Final = 60
 
@@ -107,15 +105,13 @@ def _process(process: str) -> str:
 def mounted_overlays() -> dict[tuple[int, int], str]:
     """The upper and work directories of the kernel overlays of this mount namespace, as far as their paths still lead there."""
     found: dict[tuple[int, int], str] = {}
-    with open("/proc/self/mountinfo", "rb") as table:
-        for line in table:
-            before, _, after = line.partition(b" - ")
-            kind, _, options = after.strip().split(b" ", 2)
-            if kind != b"overlay":
-                continue
-            for match in _OPTION.finditer(options):
-                path = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), match[1])
+    for entry in mountinfo.entries():
+        if entry.kind != b"overlay":
+            continue
+        for option in entry.options:
+            name, _, path = option.partition(b"=")
+            if name in (b"upperdir", b"workdir"):
                 with suppress(OSError):
-                    other = os.stat(path)
-                    found.setdefault((other.st_dev, other.st_ino), os.fsdecode(before.split()[4]))
+                    other = os.stat(mountinfo.unescaped(path))
+                    found.setdefault((other.st_dev, other.st_ino), os.fsdecode(entry.point))
     return found

@@ -124,17 +124,17 @@ class Attributes:
         if valid & (abi.FATTR_UID | abi.FATTR_GID):
             uid = request.uid if valid & abi.FATTR_UID else -1
             gid = request.gid if valid & abi.FATTR_GID else -1
-            attrs.chown(union, node, uid, gid)
+            attrs.chown(union, node, uid, gid, callers.may_keep_set_ids(header))
         if valid & abi.FATTR_KILL_SUIDGID and not valid & (abi.FATTR_UID | abi.FATTR_GID):
             # With a new owner the upper filesystem has dropped them itself.
-            attrs.kill_privileges(union, node, callers.membership(header))
+            attrs.kill_privileges(union, node, callers.may_keep_set_ids(header))
         elif not valid & ~(abi.FATTR_FH | abi.FATTR_LOCKOWNER):
             self._before_write(header, node, io)
         if valid & abi.FATTR_MODE:
             attrs.chmod(union, node, request.mode)
         if valid & (abi.FATTR_ATIME | abi.FATTR_MTIME):
             attrs.utimens(union, node, *_times(request))
-        if union.changed and union.changed[-1] is node and node.nodeid == header.nodeid and not union.relisted:
+        if union.changed and union.changed[-1] is node and node.nodeid == header.nodeid:
             # The reply itself says what a copy-up has changed.
             union.changed.pop()
         return AttrReply(self.valid(node), attr_of(node, self.stat(node)))
@@ -160,11 +160,11 @@ class Attributes:
             if callers.uid(header) == 0 and creds.has_capability(creds.CAP_FSETID, header.pid):
                 attrs.drop_capabilities(self._union, node)
             else:
-                attrs.kill_privileges(self._union, node, callers.membership(header))
+                attrs.kill_privileges(self._union, node, callers.may_keep_set_ids(header))
         elif attrs.is_set_id(found := self.stat(node)):
             if callers.uid(header) not in (0, found.uid):
                 raise OSError(errno.EPERM, "not the owner")
-            attrs.kill_privileges(self._union, node, callers.membership(header))
+            attrs.kill_privileges(self._union, node, callers.may_keep_set_ids(header))
 
 
 def _times(request: Setattr) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -20,6 +20,10 @@ def uid(header: Header) -> int:
     return header.uid if header.uid != abi.INVALID_UIDGID else creds.fsuid_of(header.pid)
 
 
-def membership(header: Header) -> Callable[[int], bool]:
-    """Says of a group whether the caller is in it; of one that can't be seen from here, that it is not."""
-    return lambda gid: creds.is_in_group(header.pid, gid)
+def may_keep_set_ids(header: Header) -> Callable[[int], bool]:
+    """Says of a group whether the caller is in it, or privileged (fs/inode.c, in_group_or_capable)."""
+
+    def may_keep(gid: int) -> bool:
+        return creds.is_in_group(header.pid, gid) or creds.has_capability(creds.CAP_FSETID, header.pid)
+
+    return may_keep

@@ -76,7 +76,8 @@ class Files:
         node, flags = self._file(header.nodeid), request.flags
         if flags & os.O_TRUNC or (node.former_ids and policy.is_writing(flags)):
             self.opens.bar_change(node)
-        files.prepare_open(self._union, node, flags, bool(request.open_flags & abi.OPEN_KILL_SUIDGID))
+        may_keep = callers.may_keep_set_ids(header) if request.open_flags & abi.OPEN_KILL_SUIDGID else None
+        files.prepare_open(self._union, node, flags, may_keep)
         return self.opens.open(node, header.nodeid, flags, header.pid)
 
     def create(self, header: Header, request: Create) -> CreateReply:
@@ -160,7 +161,7 @@ class Files:
         if not node.data_upper:
             raise OSError(errno.EIO, "write to a file that was not copied up")
         if request.write_flags & abi.WRITE_KILL_SUIDGID:
-            attrs.kill_privileges(self._union, node, callers.membership(header))
+            attrs.kill_privileges(self._union, node, callers.may_keep_set_ids(header))
             self._union.changed.append(node)
         fd = self._descriptors.get(node)
         if request.write_flags & abi.WRITE_CACHE:

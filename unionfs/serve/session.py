@@ -169,7 +169,7 @@ class Session:
             try:
                 answer = route.handle(header, request)
             finally:
-                if self.union.changed:
+                if self.union.changed or self.union.relisted:
                     tell_changes(self.union, self.notices)
             if type(answer) is CoroutineType:
                 self._start(self._finish, header, answer, route)

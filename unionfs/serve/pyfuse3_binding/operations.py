@@ -149,7 +149,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
                 try:
                     answer = handle(header, request)
                 finally:
-                    if self._union.changed:
+                    if self._union.changed or self._union.relisted:
                         tell_changes(self._union, self._notices)
                 return await answer if type(answer) is CoroutineType else answer
             except CopyUpNeeded as needed:
