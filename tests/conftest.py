@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import lowers, own_process, pyfuse3
+from tests.support import lowers, own_process, pyfuse3, seeds
 from tests.support.disks import attached_loops, loop_disk, remove_disk
 from tests.support.mounts import BINDING, Layers, mount_points, processes_naming
 from tests.support.syscalls import own_mount_namespace
 
 LayersFactory = Callable[..., Layers]
+
+seeds.choose()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -107,6 +107,18 @@ def _as_nobody() -> tuple[bool, bool, bool]:
     return creds.has_capability(creds.CAP_SYS_ADMIN), creds.has_capability(creds.CAP_FSETID), creds.keep_capabilities()
 
 
+def test_is_in_group() -> None:
+    assert in_child(_in_groups, SECONDS, nothing) == [True, True, False]
+    assert not creds.is_in_group(0, 0), "nobody that can be seen from here"
+
+
+def _in_groups() -> list[bool]:
+    """Is a process in its group, in a supplementary one, and in another?"""
+    os.setgroups([5, 7])
+    os.setresgid(3, 3, 3)
+    return [creds.is_in_group(os.getpid(), gid) for gid in (3, 7, 0)]
+
+
 def test_initial_user_namespace() -> None:
     with open("/proc/self/uid_map", encoding="ascii") as mapping:
         whole = mapping.read().split() == ["0", "0", "4294967295"]

@@ -32,3 +32,16 @@ def test_a_mount_and_one_on_top(scratch: Path) -> None:
         assert again.mount_id == found.mount_id
     finally:
         mount.unmount(place)
+
+
+def test_an_empty_source(scratch: Path) -> None:
+    point = os.fsencode(scratch / "mnt")
+    os.mkdir(point)
+    mount.mount(b"", point, b"tmpfs", 0, b"")
+    try:
+        found = mountinfo.topmost(point)
+        assert found is not None
+        assert (found.source, found.kind) == (b"", b"tmpfs")
+        assert b"rw" in found.options
+    finally:
+        mount.unmount(point)

@@ -398,3 +398,28 @@ def test_without_handles_there_is_no_index(make_layers: LayersFactory) -> None:
             assert (mnt / "b").read_bytes() == b"lower"
         assert outer.work is not None
         assert not (outer.work / "index").exists()
+
+
+@pytest.mark.parametrize("export", ["off", "on"])
+def test_files_that_take_no_origin(export: str, make_layers: LayersFactory) -> None:
+    """With userxattr special files and symlinks are not in the index; the kernel fails to copy them up, and to mount again."""
+    made = make_layers()
+    lower = made.lowers[0]
+    os.mkfifo(lower / "fifo")
+    (lower / "symlink").symlink_to("target")
+    for name in ("fifo", "symlink"):
+        os.link(lower / name, lower / f"{name}2", follow_symlinks=False)
+    (lower / "file").write_bytes(b"file")
+    options: Options = {"index": "on", "userxattr": None, "nfs_export": export}
+    with Unionfs().mount(made, options) as mnt:
+        for name in ("fifo", "symlink"):
+            os.chown(mnt / name, 7, 8, follow_symlinks=False)
+            (mnt / "file").replace(mnt / f"{name}2")
+            (mnt / "file").write_bytes(b"again")
+    if export == "off":
+        assert not [entry for entry in index_of(made).iterdir() if not entry.name.startswith("#")]
+    for driver in (Kernel(), Unionfs()):
+        with driver.mount(made, {**options, "redirect_dir": "nofollow"}) as mnt:
+            for name in ("fifo", "symlink"):
+                assert (mnt / name).lstat().st_uid == 7
+                assert stat.S_ISREG((mnt / f"{name}2").lstat().st_mode)

@@ -1,13 +1,12 @@
 """Do files work as on the kernel's overlayfs however they are served, whatever moves them while they are open?
 
 Every `lower_io` mode, and no passthrough at all. For a long run:
-`UNIONFS_ORACLE_IO_SECONDS=600 python -m pytest tests/oracle/test_io_modes.py -k auto`.
+`UNIONFS_ORACLE_IO_SECONDS=600 UNIONFS_TEST_SEED=random python -m pytest tests/oracle/test_io_modes.py -k auto`.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import time
 import traceback
 from pathlib import Path
@@ -20,10 +19,11 @@ from tests.oracle.io_machine import Enough, IoMachine, Search
 from tests.oracle.io_mapping import Mapping
 from tests.oracle.io_pair import BUILT_NS, Pair
 from tests.oracle.io_worker import PAGE
+from tests.support import seeds
 from tests.support.mounts import Driver, Layers, Options
 
 SECONDS = float(os.environ.get("UNIONFS_ORACLE_IO_SECONDS", "4"))
-"""How long random sequences are drawn for each mode, after those that are the same in every run."""
+"""How long rounds of random sequences are drawn for each mode, after the fixed ones."""
 
 FIXED_EXAMPLES = 40
 ROUND = 20
@@ -43,8 +43,6 @@ def rounds(examples: int, fixed: bool) -> settings:
         max_examples=examples,
         stateful_step_count=40,
         derandomize=fixed,
-        deadline=None,
-        database=None,
         print_blob=False,
         suppress_health_check=list(HealthCheck),
     )
@@ -60,15 +58,12 @@ def test_io(mode: str, scratch: Path, subject: Driver) -> None:
         lower_io = served
 
     Machine.pair, Machine.search = pair, Search()
-    given = os.environ.get("UNIONFS_ORACLE_SEED")
-    first = int(given) if given else random.SystemRandom().randrange(1 << 32)
     try:
-        if not given:
-            run_state_machine_as_test(Machine, settings=rounds(FIXED_EXAMPLES, fixed=True))
+        run_state_machine_as_test(Machine, settings=rounds(FIXED_EXAMPLES, fixed=True))
         deadline = time.monotonic() + SECONDS
-        number = first
-        while time.monotonic() < deadline or number == first:
-            print(f"UNIONFS_ORACLE_SEED={number} repeats this round")
+        number = seeds.FIRST
+        while time.monotonic() < deadline or number == seeds.FIRST:
+            print(f"UNIONFS_TEST_SEED={number} repeats this round")
             run_state_machine_as_test(seed(number)(_fresh(Machine)), settings=rounds(ROUND, fixed=False))
             number += 1
     except (Exception, Enough):

@@ -1,12 +1,12 @@
 """Do random operations come out on unionfs as on the kernel's overlayfs, whatever the options, and whoever goes on with a layer?
 
-For a long run: `UNIONFS_ORACLE_MACHINE_SECONDS=3600 python -m pytest -s tests/oracle/test_union_machine.py -k machine`.
+For a long run:
+`UNIONFS_ORACLE_MACHINE_SECONDS=3600 UNIONFS_TEST_SEED=random python -m pytest -s tests/oracle/test_union_machine.py -k machine`.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import sys
 import time
 from pathlib import Path
@@ -22,9 +22,10 @@ from tests.oracle.union_options import RULES as OPTION_RULES
 from tests.oracle.union_options import Chosen
 from tests.oracle.union_replay import Replay, Shrinker
 from tests.oracle.union_script import Script
+from tests.support import seeds
 from tests.support.mounts import Driver
 
-SECONDS = float(os.environ.get("UNIONFS_ORACLE_MACHINE_SECONDS", "20"))
+SECONDS = float(os.environ.get("UNIONFS_ORACLE_MACHINE_SECONDS", "120"))
 """How long examples are drawn."""
 
 SHRINK_SECONDS = float(os.environ.get("UNIONFS_ORACLE_SHRINK_SECONDS", "120"))
@@ -32,8 +33,6 @@ SHRINK_SECONDS = float(os.environ.get("UNIONFS_ORACLE_SHRINK_SECONDS", "120"))
 ONE_EXAMPLE = settings(
     max_examples=2,  # the first is always the same, and none (UnionMachine.begin)
     stateful_step_count=RULES,
-    deadline=None,
-    database=None,
     print_blob=False,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
@@ -56,10 +55,9 @@ def given_options() -> Chosen | None:
 
 @pytest.mark.timeout(SECONDS + SHRINK_SECONDS + 300)
 def test_machine(scratch: Path, subject: Driver, capfd: pytest.CaptureFixture[str]) -> None:
-    given = os.environ.get("UNIONFS_ORACLE_SEED")
-    number = int(given) if given else random.SystemRandom().randrange(1 << 32)
+    number = seeds.FIRST
     with capfd.disabled():
-        print(f"\nrandom scripts from UNIONFS_ORACLE_SEED={number} on", file=sys.stderr)
+        print(f"\nrandom scripts from UNIONFS_TEST_SEED={number} on", file=sys.stderr)
     search = Search(scratch, subject, options=given_options())
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline or not search.examples:
@@ -69,7 +67,7 @@ def test_machine(scratch: Path, subject: Driver, capfd: pytest.CaptureFixture[st
         except Different:
             break
         except Exception:
-            print(f"UNIONFS_ORACLE_SEED={number} repeats this")
+            print(f"UNIONFS_TEST_SEED={number} repeats this")
             if not search.has_failed():
                 raise
             break
@@ -77,7 +75,7 @@ def test_machine(scratch: Path, subject: Driver, capfd: pytest.CaptureFixture[st
     with capfd.disabled():
         print(f"\n{search.steps} steps on both in {search.examples} examples with {search.remounts} remounts", file=sys.stderr)
     if search.failed is not None:
-        pytest.fail(f"UNIONFS_ORACLE_SEED={number} repeats this\n{report(*search.failed, Replay(scratch, subject))}")
+        pytest.fail(f"UNIONFS_TEST_SEED={number} repeats this\n{report(*search.failed, Replay(scratch, subject))}")
 
 
 def report(script: Script, first: list[Finding], replay: Replay) -> str:

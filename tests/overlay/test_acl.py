@@ -15,7 +15,7 @@ from tests.support.syscalls import ACL_ACCESS, ACL_DEFAULT, acl
 from unionfs.overlay.acl import for_new_object
 
 fuzz = settings(
-    deadline=None, database=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 RIGHTS = st.sampled_from(["---", "--x", "-w-", "-wx", "r--", "r-x", "rw-", "rwx"])
 NAMED: st.SearchStrategy[dict[int, str]] = st.dictionaries(st.integers(1, 5), RIGHTS, max_size=2)

@@ -22,7 +22,7 @@ from unionfs.overlay.node import DirNode, Node
 from unionfs.overlay.union import Union
 
 fuzz = settings(
-    deadline=None, database=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 NAMES = ["a", "b"]

@@ -19,7 +19,7 @@ from unionfs.overlay import copyup, lookup, marks
 from unionfs.overlay.config import Uuid
 from unionfs.overlay.marks import Origin
 
-fuzz = settings(deadline=None, database=None, max_examples=300)
+fuzz = settings(max_examples=300)
 HANDLES = st.builds(Handle, st.integers(0, 0xFE), st.binary(max_size=128))
 UUIDS = st.binary(min_size=16, max_size=16)
 

@@ -98,7 +98,7 @@ class IndexMachine(RuleBasedStateMachine):
 
 
 TestIndex = IndexMachine.TestCase
-TestIndex.settings = settings(deadline=None, database=None, max_examples=100, stateful_step_count=40)
+TestIndex.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 def test_a_listing_ends_however_many_names_are_made() -> None:

@@ -258,7 +258,7 @@ def test_any_program(lower_io: LowerIo, draft: bool, make_layers: LayersFactory)
     run_state_machine_as_test(
         OnTheseLayers,
         settings=settings(
-            max_examples=40, stateful_step_count=40, deadline=None, database=None,
+            max_examples=40, stateful_step_count=40,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip

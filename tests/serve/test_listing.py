@@ -24,7 +24,7 @@ SMALLEST = 24 + 256
 """Bytes in which every entry fits; with its node, 128 more."""
 
 fuzz = settings(
-    deadline=None, database=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -30,7 +30,7 @@ WITHOUT_NODE = {Opcode.STATFS, Opcode.DESTROY, Opcode.RELEASE, Opcode.SYNCFS}
 """What succeeds for a node that is not there: these ask nothing of it."""
 
 fuzz = settings(
-    deadline=None, database=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

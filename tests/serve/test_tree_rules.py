@@ -158,6 +158,6 @@ def test_any_changes(make_layers: LayersFactory) -> None:
     run_state_machine_as_test(
         OnFreshLayers,
         settings=settings(
-            max_examples=25, stateful_step_count=15, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+            max_examples=25, stateful_step_count=15, suppress_health_check=list(HealthCheck)
         ),
     )

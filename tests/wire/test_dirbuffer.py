@@ -1,7 +1,7 @@
 """Does a listing read back as it was written, and stop exactly where the request says?"""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire import answers
@@ -17,7 +17,6 @@ def entry(nodeid: int) -> Entry:
 NAMES = st.binary(min_size=1, max_size=300)
 
 
-@settings(deadline=None, database=None)
 @given(names=st.lists(NAMES, max_size=30), plus=st.booleans())
 def test_listing_reads_back(names: list[bytes], plus: bool) -> None:
     listed = DirBuffer(1 << 20)

@@ -10,7 +10,7 @@ from tests.wire.samples import SAMPLES, Sample
 from unionfs.wire import describe, request
 from unionfs.wire.request import Malformed
 
-fuzz = settings(deadline=None, database=None, max_examples=400)
+fuzz = settings(max_examples=400)
 OPCODES = st.sampled_from(sorted(request.DECODERS))
 NAMES = st.binary(min_size=1, max_size=300).filter(lambda name: not {0, 47} & set(name))
 STRINGS = st.binary(min_size=1, max_size=300).filter(lambda string: 0 not in string)

@@ -4,7 +4,7 @@ import errno
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unionfs.wire import abi
@@ -178,7 +178,6 @@ def test_congestion_comes_no_later_than_the_limit(background: int, threshold: in
     assert (caps.max_background, caps.congestion_threshold) == expected
 
 
-@settings(deadline=None, database=None)
 @given(
     offered=st.integers(0, ALL),
     asked=st.integers(0, ALL),

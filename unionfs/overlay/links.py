@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat as modes
 from typing import TYPE_CHECKING
 
 from unionfs.linux import at, stat, xattr
@@ -23,6 +24,17 @@ from unionfs.overlay.origins import Links, OriginIndex, entry_name, find_origin,
 
 if TYPE_CHECKING:
     from unionfs.overlay.union import Union
+
+
+def index_for(union: Union, here: Stat) -> OriginIndex | None:
+    """The index, if it is to know a lower file, whose stat is `here`, by its origin once it is copied up.
+
+    Symlinks and special files take no user. xattrs, and so no origin, without which an entry is damaged.
+    """
+    origins = union.origins
+    if origins is None or (here.nlink == 1 and not origins.everything):
+        return None
+    return None if union.prefix == marks.USER and here.mode & 0o170000 != modes.S_IFREG else origins
 
 
 def adopt_lower(union: Union, origins: OriginIndex, node: Node, here: Stat) -> None:

@@ -184,8 +184,8 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
         if known is not None:
             adopt_name(known, parent, name)
             return known
-    origins = None if upper else union.origins
-    if origins is not None and (here.nlink > 1 or origins.everything):
+    origins = None if upper else links.index_for(union, here)
+    if origins is not None:
         known = union.inodes.by_origin.get((here.dev, here.ino))
         if known is not None:
             adopt_name(known, parent, name)
@@ -200,7 +200,7 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
             node.ino = union.inodes.number(found.data.below.layer, found.data.below.ino)
     if upper and here.nlink > 1:
         union.inodes.note_link(node, here.ino)
-    if origins is not None and (here.nlink > 1 or origins.everything):
+    if origins is not None:
         links.adopt_lower(union, origins, node, here)
     union.inodes.enroll(node)
     parent.children[name] = node
