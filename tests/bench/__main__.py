@@ -8,40 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.bench import chart, isolate, report
-from tests.bench.layers import BUILD, LayerError, Layers, make_layers, settle
-from tests.bench.machine import check_machine
-from tests.bench.mounts import FileSystem, MountError, extra_file_system, known_file_systems, mounted
-from tests.bench.programs import ProgramError
+from tests.bench.errors import BenchError
+from tests.bench.layers import BUILD, Layers, make_layers, settle
+from tests.bench.mounts import FileSystem, extra_file_system, known_file_systems, mounted
 from tests.bench.report import Results
 from tests.bench.scaling import make_stack
-from tests.bench.small import ChildError
 from tests.bench.workloads import FULL, QUICK, Scale, Workload, all_workloads
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark; returns 0, 1 for a bad argument or a machine it cannot run on, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    scale = _scale(options)
-    try:
-        file_systems = _chosen_file_systems(options)
-        workloads = _chosen_workloads(options.only, scale)
-        check_machine()
-    except ValueError as error:
-        print(f"tests.bench: {error}", file=sys.stderr)
-        return 1
-    scratch = isolate.scratch_directory()
-    if scratch is None:
-        return isolate.run_isolated(arguments)
-    isolate.catch_signals()
-    results = Results([fs.name for fs in file_systems], {fs.name: fs.version_line() for fs in file_systems})
-    rounds = options.rounds or (1 if options.quick else 5)
-    status = _measure_all(scratch, options.lower, rounds, file_systems, workloads, scale, results)
-    if results.titles():
-        print(report.text(results))
-    if options.json:
-        report.write_json(results, options.json)
-        chart.write_svg(results, options.json.with_suffix(".svg"))
-    return status
+    return isolate.run("tests.bench", arguments, lambda scratch: _measure_all(scratch, options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,10 +67,10 @@ def _chosen_file_systems(options: argparse.Namespace) -> list[FileSystem]:
     names = [fs.name for fs in known]
     for name in options.fs or []:
         if name not in names:
-            raise ValueError(f"--fs {name}: known are {', '.join(names)}")
+            raise BenchError(f"--fs {name}: known are {', '.join(names)}")
     wanted = [fs for fs in known if (fs.name in options.fs if options.fs else not fs.on_request)]
     for fs in wanted:
-        if not fs.installed() and isolate.scratch_directory() is None:
+        if not fs.installed():
             print(f"left out: {fs.name} ({fs.program} or its module is not installed)", file=sys.stderr)
     return [fs for fs in wanted if fs.installed()]
 
@@ -102,24 +80,21 @@ def _chosen_workloads(only: list[str] | None, scale: Scale) -> list[Workload]:
     names = [workload.name for workload in workloads]
     for name in only or []:
         if name not in names:
-            raise ValueError(f"--only {name}: known are {', '.join(dict.fromkeys(names))}")
+            raise BenchError(f"--only {name}: known are {', '.join(dict.fromkeys(names))}")
     return [workload for workload in workloads if not only or workload.name in only]
 
 
-def _measure_all(
-    scratch: Path,
-    lower: str,
-    rounds: int,
-    file_systems: list[FileSystem],
-    workloads: list[Workload],
-    scale: Scale,
-    results: Results,
-) -> int:
+def _measure_all(scratch: Path, options: argparse.Namespace) -> None:
     """Round by round, every workload on one file system after the other, each time another one first."""
+    scale = _scale(options)
+    file_systems = _chosen_file_systems(options)
+    workloads = _chosen_workloads(options.only, scale)
+    rounds = options.rounds or (1 if options.quick else 5)
+    results = Results([fs.name for fs in file_systems], {fs.name: fs.version_line() for fs in file_systems})
     try:
         print("making the layers", file=sys.stderr)
         points = [workload.point for workload in workloads if workload.point is not None]
-        layers = make_layers(scratch, lower, sum(point.files for point in points))
+        layers = make_layers(scratch, options.lower, sum(point.files for point in points))
         for point in points:
             make_stack(layers.stacks, point)
         for turn in range(rounds):
@@ -128,13 +103,12 @@ def _measure_all(
                 first = (turn + number) % len(file_systems)
                 for fs in file_systems[first:] + file_systems[:first]:
                     _measure(fs, workload, scale, layers, results)
-    except LayerError as error:
-        print(f"tests.bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: what was measured so far", file=sys.stderr)
-        return 130
-    return 0
+    finally:
+        if results.titles():
+            print(report.text(results))
+        if options.json:
+            report.write_json(results, options.json)
+            chart.write_svg(results, options.json.with_suffix(".svg"))
 
 
 def _measure(fs: FileSystem, workload: Workload, scale: Scale, layers: Layers, results: Results) -> None:
@@ -144,7 +118,7 @@ def _measure(fs: FileSystem, workload: Workload, scale: Scale, layers: Layers, r
     try:
         with mounted(fs, layers, workload.point) as cell:
             times = workload.run(cell.mount, scale)
-    except (MountError, ChildError, ProgramError, OSError) as error:
+    except (BenchError, OSError) as error:
         for title in workload.titles:
             results.failures[title, fs.name] = str(error)
         return

@@ -12,9 +12,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+
+from tests.bench.errors import BenchError
+from tests.bench.machine import check_machine
 
 SCRATCH_VARIABLE = "UNIONFS_BENCH_SCRATCH"
 """Environment variable that holds, inside the namespaces, the directory to put the private tmpfs on."""
@@ -22,18 +25,32 @@ SCRATCH_VARIABLE = "UNIONFS_BENCH_SCRATCH"
 _GRACE_SECONDS = 10.0
 
 
-def scratch_directory() -> Path | None:
-    """The scratch directory when this process is the run inside the namespaces, else None."""
-    value = os.environ.get(SCRATCH_VARIABLE)
-    return Path(value) if value else None
+def run(module: str, arguments: Sequence[str], measure: Callable[[Path], None]) -> int:
+    """Runs `measure` with a scratch directory, in what `python -m MODULE ARGUMENTS` starts for it; the exit status.
+
+    That is 1, after one line, for a machine that it can't run on and for what ends it early, 130 when interrupted.
+    """
+    scratch = os.environ.get(SCRATCH_VARIABLE)
+    try:
+        check_machine()
+        _catch_signals()
+        if not scratch:
+            return _run_isolated(arguments, module)
+        measure(Path(scratch))
+    except (BenchError, OSError) as error:
+        print(f"{module}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{module}: interrupted", file=sys.stderr)
+        return 130
+    return 0
 
 
-def run_isolated(arguments: Sequence[str], module: str = "tests.bench") -> int:
-    """Runs `python -m MODULE ARGUMENTS` in namespaces of its own and returns its exit status.
+def _run_isolated(arguments: Sequence[str], module: str) -> int:
+    """Starts the module in namespaces of its own.
 
     SIGINT and SIGTERM give the run ten seconds to print what it has measured, then end it.
     """
-    catch_signals()
     with tempfile.TemporaryDirectory(prefix="unionfs-bench-", dir="/dev/shm") as scratch:
         command = [
             # The run must also end when this process is killed outright.
@@ -49,7 +66,7 @@ def run_isolated(arguments: Sequence[str], module: str = "tests.bench") -> int:
                 return _stop(process)
 
 
-def catch_signals() -> None:
+def _catch_signals() -> None:
     """Turns the first SIGINT or SIGTERM into a KeyboardInterrupt and ignores what follows, so that cleaning up ends.
 
     A run started in the background of a script inherits SIGINT ignored, and the first process of a process namespace

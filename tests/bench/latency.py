@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench import isolate
-from tests.bench.layers import LayerError, Layers, flat_name, make_layers, settle
-from tests.bench.machine import check_machine, description
-from tests.bench.mounts import KERNEL, OURS, REFERENCE, FileSystem, MountError, extra_file_system, known_file_systems, mounted
+from tests.bench.layers import Layers, flat_name, make_layers, settle
+from tests.bench.machine import description
+from tests.bench.mounts import KERNEL, OURS, REFERENCE, FileSystem, extra_file_system, known_file_systems, mounted
 from tests.bench.tables import table
 
 _MODULE = "tests.bench.latency"
@@ -42,38 +42,26 @@ class Sample:
 def main(arguments: Sequence[str]) -> int:
     """Measures; returns 0, 1 for a bad argument or a machine it cannot run on, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    try:
-        check_machine()
-    except ValueError as error:
-        print(f"{_MODULE}: {error}", file=sys.stderr)
-        return 1
-    scratch = isolate.scratch_directory()
-    if scratch is None:
-        return isolate.run_isolated(arguments, _MODULE)
-    isolate.catch_signals()
+    return isolate.run(_MODULE, arguments, lambda scratch: _measure_all(scratch, options))
+
+
+def _measure_all(scratch: Path, options: argparse.Namespace) -> None:
     big = options.gigabytes << 30 if options.gigabytes else (_QUICK_BIG if options.quick else _BIG)
     rounds = options.rounds or (1 if options.quick else 3)
     samples: dict[tuple[str, str], list[Sample]] = {}
     chosen = options.fs or [OURS, KERNEL, REFERENCE]
     file_systems = [fs for fs in known_file_systems() if fs.name in chosen and fs.installed()]
     file_systems += [extra_file_system(text) for text in options.peer]
-    try:
-        layers = _make_layers(scratch, big)
-        for turn in range(rounds):
-            for fs in file_systems[turn % len(file_systems) :] + file_systems[: turn % len(file_systems)]:
-                print(f"round {turn + 1} of {rounds}: {fs.name}", file=sys.stderr)
-                for title, found in _measure(fs, layers, big).items():
-                    samples.setdefault((title, fs.name), []).append(found)
-    except (LayerError, MountError, OSError) as error:
-        print(f"{_MODULE}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    layers = _make_layers(scratch, big)
+    for turn in range(rounds):
+        for fs in file_systems[turn % len(file_systems) :] + file_systems[: turn % len(file_systems)]:
+            print(f"round {turn + 1} of {rounds}: {fs.name}", file=sys.stderr)
+            for title, found in _measure(fs, layers, big).items():
+                samples.setdefault((title, fs.name), []).append(found)
     print(_text(samples))
     if options.json:
         rows = [{"row": row, "fs": fs, "samples": [asdict(s) for s in found]} for (row, fs), found in samples.items()]
         options.json.write_text(json.dumps({"machine": description(), "rows": rows}, indent=2) + "\n", encoding="ascii")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,6 +11,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.errors import BenchError
+
 BUILD = "build"
 """The value of --lower that asks for a root file system made by debootstrap."""
 
@@ -26,7 +28,7 @@ _BYTES_AN_INODE = 16 << 10
 _BYTES_A_FILE = 1 << 10
 
 
-class LayerError(Exception):
+class LayerError(BenchError):
     """The layers could not be made; the message says which step failed."""
 
 

@@ -4,13 +4,15 @@ import os
 import platform
 from pathlib import Path
 
+from tests.bench.errors import BenchError
+
 
 def check_machine() -> None:
-    """Raises ValueError, with what to do, where the benchmarks cannot run."""
+    """Raises BenchError, with what to do, where the benchmarks cannot run."""
     if os.geteuid() != 0:
-        raise ValueError("needs root: it mounts file systems")
+        raise BenchError("needs root: it mounts file systems")
     if not Path("/dev/fuse").exists():
-        raise ValueError("/dev/fuse is missing: load the fuse module or hand the device to the container")
+        raise BenchError("/dev/fuse is missing: load the fuse module or hand the device to the container")
 
 
 def description() -> dict[str, str | int | None]:

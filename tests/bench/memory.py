@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import isolate, programs
-from tests.bench.machine import check_machine
-from tests.bench.mounts import OURS, REFERENCE, Cell, FileSystem, MountError, known_file_systems, mounted_on, server_pids
-from tests.bench.programs import ProgramError
+from tests.bench.mounts import OURS, REFERENCE, Cell, FileSystem, known_file_systems, mounted_on, server_pids
 from tests.bench.tables import table
 
 _MODULE = "tests.bench.memory"
@@ -38,33 +36,21 @@ class Sizes:
 def main(arguments: Sequence[str]) -> int:
     """Measures; returns 0, 1 for a bad argument or a machine it cannot run on, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    try:
-        check_machine()
-    except ValueError as error:
-        print(f"{_MODULE}: {error}", file=sys.stderr)
-        return 1
-    scratch = isolate.scratch_directory()
-    if scratch is None:
-        return isolate.run_isolated(arguments, _MODULE)
-    isolate.catch_signals()
+    return isolate.run(_MODULE, arguments, lambda scratch: _measure_all(scratch, options))
+
+
+def _measure_all(scratch: Path, options: argparse.Namespace) -> None:
     counts = [_FILES, _MILLION] if options.million else [options.files]
     lines: list[list[str]] = []
-    try:
-        programs.run("mount", "-t", "tmpfs", "-o", "size=90%,nr_inodes=0", "unionfs-bench", str(scratch))
-        for files in counts:
-            nodes = _make_tree(scratch / "lower", files)
-            for fs in _file_systems(options.fs):
-                lines.append(_line(fs.name, files, nodes, _measure(scratch, fs)))
-    except (ProgramError, MountError, OSError) as error:
-        print(f"{_MODULE}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    programs.run("mount", "-t", "tmpfs", "-o", "size=90%,nr_inodes=0", "unionfs-bench", str(scratch))
+    for files in counts:
+        nodes = _make_tree(scratch / "lower", files)
+        for fs in _file_systems(options.fs):
+            lines.append(_line(fs.name, files, nodes, _measure(scratch, fs)))
     heading = [
         "resident set, MB", "files", "nodes", "mounted", "after find", "caches dropped", "find again", "bytes a node", "bar"
     ]  # fmt: skip
     print(table(heading, lines))
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

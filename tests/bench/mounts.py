@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.errors import BenchError
 from tests.bench.layers import Layers
 from tests.bench.scaling import Point, layer_names, stack_of
 
@@ -75,7 +76,7 @@ class FileSystem:
         return next((line.strip() for line in lines if any(c.isdigit() for c in line)), "")
 
 
-class MountError(Exception):
+class MountError(BenchError):
     """A file system did not mount; the message is its own last line."""
 
 
@@ -100,12 +101,12 @@ def known_file_systems() -> list[FileSystem]:
 def extra_file_system(text: str) -> FileSystem:
     """The file system of `--peer NAME=COMMAND`: COMMAND is completed with `-o lowerdir=... MOUNTPOINT`.
 
-    Raises ValueError when the text has another shape.
+    Raises BenchError when the text has another shape.
     """
     name, separator, command = text.partition("=")
     words = shlex.split(command)
     if not (name and separator and words):
-        raise ValueError(f"{text!r}: expected NAME=COMMAND")
+        raise BenchError(f"{text!r}: expected NAME=COMMAND")
     return FileSystem(name, words[0], _drop_in(words), [*words, "--version"])
 
 

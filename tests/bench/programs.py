@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.bench.errors import BenchError
+
 PROGRAM_SECONDS = 180.0
 
 _ENVIRONMENT = {
@@ -38,7 +40,7 @@ int part{index}(const char *text)
 """
 
 
-class ProgramError(Exception):
+class ProgramError(BenchError):
     """A program failed; the message names it and holds its last line on standard error."""
 
 

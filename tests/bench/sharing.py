@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import isolate, programs
-from tests.bench.mounts import KERNEL, OURS, REFERENCE, Cell, FileSystem, MountError, known_file_systems, mounted_together
+from tests.bench.mounts import KERNEL, OURS, REFERENCE, Cell, FileSystem, known_file_systems, mounted_together
 
 FILES = 10
 """The mapped bytes are spread over this many files, as an image's are over its libraries."""
@@ -59,30 +59,20 @@ class Cost:
 def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark; returns 0, 1 for a machine it cannot run on, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    if os.geteuid() != 0:
-        print("tests.bench.sharing: needs root: it mounts file systems", file=sys.stderr)
-        return 1
-    scratch = isolate.scratch_directory()
-    if scratch is None:
-        return isolate.run_isolated(arguments, "tests.bench.sharing")
-    isolate.catch_signals()
-    try:
-        print(f"{options.mounts} mounts, {options.size} MiB of the lower layer mapped through each; MiB")
-        top = make_disk(scratch, options.size)
-        for kind, name in KINDS.items():
-            lower = make_lower(top / kind.replace(" ", "-"), name, options.size)
-            print(f"\n| {kind} | page cache | charged to the processes | mapped by them | servers |")
-            print("| --- | --: | --: | --: | --: |")
-            for file_system in compared():
-                cost = measure(file_system, lower, top / "cells", options.mounts)
-                numbers = [round(value / _MEBIBYTE) for value in (cost.cache, cost.charged, cost.mapped, cost.servers)]
-                print(f"| {file_system.name} | {' | '.join(map(str, numbers))} |", flush=True)
-    except (programs.ProgramError, MountError, OSError) as error:
-        print(f"tests.bench.sharing: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return isolate.run("tests.bench.sharing", arguments, lambda scratch: _measure_all(scratch, options))
+
+
+def _measure_all(scratch: Path, options: argparse.Namespace) -> None:
+    print(f"{options.mounts} mounts, {options.size} MiB of the lower layer mapped through each; MiB")
+    top = make_disk(scratch, options.size)
+    for kind, name in KINDS.items():
+        lower = make_lower(top / kind.replace(" ", "-"), name, options.size)
+        print(f"\n| {kind} | page cache | charged to the processes | mapped by them | servers |")
+        print("| --- | --: | --: | --: | --: |")
+        for file_system in compared():
+            cost = measure(file_system, lower, top / "cells", options.mounts)
+            numbers = [round(value / _MEBIBYTE) for value in (cost.cache, cost.charged, cost.mapped, cost.servers)]
+            print(f"| {file_system.name} | {' | '.join(map(str, numbers))} |", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.bench.errors import BenchError
 from tests.bench.layers import flat_name
 
 Loop = Callable[[], None]
 CHILD_SECONDS = 180.0
 
 
-class ChildError(Exception):
+class ChildError(BenchError):
     """A loop failed or did not end; the message is the error it met."""
 
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench import isolate
-from tests.bench.machine import check_machine
-from tests.bench.mounts import FileSystem, MountError
+from tests.bench.errors import BenchError
+from tests.bench.mounts import FileSystem
 from tests.bench.passthrough import chart, report
 from tests.bench.passthrough.pairs import NAMES, measure_pairs
 from tests.bench.passthrough.places import DISKS, Disk, make_disk, places
 from tests.bench.passthrough.results import Results, RowResult
 from tests.bench.passthrough.rows import FILE, Row, all_rows, prepare
-from tests.bench.programs import ProgramError
 
 _ROUNDS, _QUICK_ROUNDS = 9, 1
 _BYTES, _QUICK_BYTES, _LEAST_BYTES = 512 << 20, 64 << 20, 16 << 20
@@ -26,30 +25,7 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark; returns 0, 1 for a bad argument or a machine it cannot run on, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    try:
-        rows = _chosen_rows(options)
-        check_machine()
-    except ValueError as error:
-        print(f"tests.bench.passthrough: {error}", file=sys.stderr)
-        return 1
-    scratch = isolate.scratch_directory()
-    if scratch is None:
-        return isolate.run_isolated(arguments, "tests.bench.passthrough")
-    isolate.catch_signals()
-    results = Results(
-        options.fs,
-        _file_bytes(options),
-        [RowResult(row.name, row.title, row.unit, row.more_is_better) for row in rows],
-        {place.name: place.version_line() for place in places()},
-    )
-    rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
-    status = _measure_all(scratch, rounds, rows, results, _sources(options))
-    if results.measured():
-        print(report.text(results))
-        if options.json:
-            report.write_json(results, options.json)
-            chart.write_svg(results, options.json.with_suffix(".svg"))
-    return status
+    return isolate.run("tests.bench.passthrough", arguments, lambda scratch: _measure_all(scratch, options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,16 +70,24 @@ def _chosen_rows(options: argparse.Namespace) -> list[Row]:
     names = [row.name for row in rows]
     for name in options.only or []:
         if name not in names:
-            raise ValueError(f"--only {name}: known are {', '.join(names)}")
+            raise BenchError(f"--only {name}: known are {', '.join(names)}")
     return [row for row in rows if not options.only or row.name in options.only]
 
 
-def _measure_all(scratch: Path, rounds: int, rows: list[Row], results: Results, sources: int) -> int:
+def _measure_all(scratch: Path, options: argparse.Namespace) -> None:
     """Round by round, every row at one place after the other, each time another one first."""
+    rows = _chosen_rows(options)
+    results = Results(
+        options.fs,
+        _file_bytes(options),
+        [RowResult(row.name, row.title, row.unit, row.more_is_better) for row in rows],
+        {place.name: place.version_line() for place in places()},
+    )
+    rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
     try:
         print("making the disk", file=sys.stderr)
         disk = make_disk(scratch, results.disk, results.file_bytes)
-        prepare(disk, results.file_bytes, sources)
+        prepare(disk, results.file_bytes, _sources(options))
         for turn in range(rounds):
             for number, (row, result) in enumerate(zip(rows, results.rows, strict=True)):
                 print(f"round {turn + 1} of {rounds}: {row.title}", file=sys.stderr)
@@ -112,20 +96,19 @@ def _measure_all(scratch: Path, rounds: int, rows: list[Row], results: Results, 
                 for place in columns[first:] + columns[:first]:
                     _measure(row, place, disk, result)
         _measure_in_pairs(disk, rows, rounds, results)
-    except (ProgramError, MountError, OSError) as error:
-        print(f"tests.bench.passthrough: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: what was measured so far", file=sys.stderr)
-        return 130
-    return 0
+    finally:
+        if results.measured():
+            print(report.text(results))
+            if options.json:
+                report.write_json(results, options.json)
+                chart.write_svg(results, options.json.with_suffix(".svg"))
 
 
 def _measure(row: Row, place: FileSystem, disk: Disk, result: RowResult) -> None:
     sample: float | None = None
     try:
         sample = row.measure(place, disk)
-    except (MountError, ProgramError, OSError) as error:
+    except (BenchError, OSError) as error:
         result.failures[place.name] = str(error)
     result.samples[place.name].append(sample)
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import isolate
-from tests.bench.layers import BUILD, LayerError, Layers, make_layers, settle
-from tests.bench.machine import check_machine, description
-from tests.bench.mounts import OURS, Cell, FileSystem, MountError, mounted, server_pids
+from tests.bench.errors import BenchError
+from tests.bench.layers import BUILD, Layers, make_layers, settle
+from tests.bench.machine import description
+from tests.bench.mounts import OURS, Cell, FileSystem, mounted, server_pids
 from tests.bench.profile import report
-from tests.bench.programs import ProgramError
 from tests.bench.scaling import make_stack
-from tests.bench.small import ChildError
 from tests.bench.workloads import FULL, QUICK, Scale, Workload, all_workloads
 
 _MODULE = "tests.bench.profile"
@@ -25,17 +24,12 @@ _MODULE = "tests.bench.profile"
 def main(arguments: Sequence[str]) -> int:
     """Profiles workloads; returns 0, 1 for a bad argument or a machine it cannot run on, 130 when interrupted."""
     options = _parser().parse_args(arguments)
+    return isolate.run(_MODULE, arguments, lambda scratch: _measure_all(scratch, options))
+
+
+def _measure_all(scratch: Path, options: argparse.Namespace) -> None:
     scale = QUICK if options.quick else FULL
-    try:
-        workloads = _chosen(options.workload, scale)
-        check_machine()
-    except ValueError as error:
-        print(f"{_MODULE}: {error}", file=sys.stderr)
-        return 1
-    scratch = isolate.scratch_directory()
-    if scratch is None:
-        return isolate.run_isolated(arguments, _MODULE)
-    isolate.catch_signals()
+    workloads = _chosen(options.workload, scale)
     profiles: dict[str, Any] = {}
     try:
         print("making the layers", file=sys.stderr)
@@ -45,15 +39,9 @@ def main(arguments: Sequence[str]) -> int:
             make_stack(layers.stacks, point)
         for workload in workloads:
             profiles["; ".join(workload.titles)] = _profile(workload, scale, layers, scratch / "profile.json", options.option)
-    except (LayerError, MountError, ChildError, ProgramError, OSError) as error:
-        print(f"{_MODULE}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
     finally:
         if options.json:
             options.json.write_text(json.dumps({"machine": description(), "workloads": profiles}, indent=2) + "\n")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +59,7 @@ def _chosen(names: list[str], scale: Scale) -> list[Workload]:
     known = [workload.name for workload in workloads]
     for name in names:
         if name not in known:
-            raise ValueError(f"{name}: known are {', '.join(dict.fromkeys(known))}")
+            raise BenchError(f"{name}: known are {', '.join(dict.fromkeys(known))}")
     return [workload for workload in workloads if not names or workload.name in names]
 
 
