@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.clients.command import NOBODY, Finished, as_ordinary_user, ordinary_user_place
 from tests.support.mounts import REPOSITORY, Unionfs
+from tests.support.programs import install
 
 STORAGE = """
 [storage]
@@ -88,16 +89,9 @@ looks when a process of its own has not inherited the environment.
 def make_image(directory: Path, programs: Iterable[str]) -> Path:
     """`image.tar` in `directory`: a root file system of a few megabytes, programs of this machine with their libraries."""
     root = directory / "image"
-    for name in ("bin", "etc", "data", "tmp", "proc", "sys", "dev"):
-        (root / name).mkdir(parents=True)
-    for name in programs:
-        program = shutil.which(name)
-        assert program, f"{name} is not installed"
-        shutil.copy(os.path.realpath(program), root / "bin" / name)
-        needed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout.split()
-        for library in (word for word in needed if word.startswith("/")):
-            (root / library[1:]).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(os.path.realpath(library), root / library[1:])
+    install(programs, root)
+    for name in ("etc", "data", "tmp", "proc", "sys", "dev"):
+        (root / name).mkdir()
     (root / "etc" / "motd").write_text("hello\n")
     (root / "data" / "file").write_text("")
     image = directory / "image.tar"

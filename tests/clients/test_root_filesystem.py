@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 from tests.support.mounts import REPOSITORY
+from tests.support.programs import install
 
 RECIPE = REPOSITORY / "man" / "root-filesystem.md"
 PROGRAMS = ("sh", "cat", "ls", "rm", "mkdir", "mv", "chmod", "touch", "stat", "sort", "mount", "umount", "chroot", "dd")
@@ -86,16 +86,9 @@ marked
 
 def system(root: Path) -> None:
     """A root file system of a few programs and their libraries."""
-    for name in ("bin", "sbin", "etc", "data", "mnt", "proc", "sys", "dev", "run", "tmp"):
-        (root / name).mkdir(parents=True)
-    for name in PROGRAMS:
-        program = shutil.which(name)
-        assert program, f"{name} is not installed"
-        shutil.copy(os.path.realpath(program), root / "bin" / name)
-        needed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout.split()
-        for library in (word for word in needed if word.startswith("/")):
-            (root / library[1:]).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(os.path.realpath(library), root / library[1:])
+    install(PROGRAMS, root)
+    for name in ("sbin", "etc", "data", "mnt", "proc", "sys", "dev", "run", "tmp"):
+        (root / name).mkdir()
     (root / "etc" / "motd").write_text("hello\n")
     (root / "data" / "hidden").write_text("")
     (root / "sbin" / "init").write_text(INIT)
