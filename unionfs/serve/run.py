@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from unionfs.linux import process, procfs
+from unionfs.linux import fd, process, procfs
 from unionfs.overlay import marks
 from unionfs.overlay.layer import Layer
 from unionfs.overlay.union import Union
@@ -44,11 +44,16 @@ _FLAGS: Final = (
 )  # fmt: skip
 
 
+#: So many have room from the start: their table takes 64 KiB.
+_DESCRIPTORS: Final = 8192
+
+
 def serve(union: Union, config: SessionConfig, ready: Callable[[str], None]) -> None:
     """Mount `union` and serve it until it is unmounted or a signal (SIGTERM, SIGINT, SIGHUP) ends it.
 
     `ready` is called once with a status line when the mount answers.  Raises MountError when it can't be mounted.
     """
+    fd.reserve(_DESCRIPTORS)
     if config.binding is Binding.PYFUSE3:
         binding = pyfuse3_binding.load()
         _leave_the_tree()
