@@ -34,6 +34,7 @@ def change_file(a: Actor) -> None:
     a(os.chmod, "d/f", 0o600)
     a(ops.lchown, "d/f", 5, 6)
     a(ops.utime, "d/f", 1, 2)
+    a(os.utime, "d/f")
     a(ops.setxattr, "d/f", "user.colour", b"red")
     a(os.link, "d/f", "d/link")
     a(os.rename, "d/f", "d/moved")
@@ -56,6 +57,7 @@ def change_entries(a: Actor) -> None:
     a(os.unlink, "d/new")
     a(ops.write, "d/f", b"data")
     a(os.chmod, "d", 0o700)
+    a(os.utime, "d")
     a(ops.ls, "d")
     a(ops.ls)
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from unionfs.cli.messages import CommandError
+from unionfs.linux.mount import atime_attributes
 from unionfs.overlay.config import Fsync, RedirectDir, UnionConfig, Uuid, Verity, XattrPermissions, Xino
 from unionfs.overlay.idmap import IdRange
 from unionfs.serve.config import UNLIMITED_TIMEOUT, Binding, InodePassthrough, LowerIo, Passthrough, SessionConfig
@@ -136,6 +137,7 @@ class Settings:
             squash_gid=0 if self.squash_to_root and self.squash_gid is None else self.squash_gid,
             static_nlink=self.static_nlink,
             xattr_permissions=self.xattr_permissions,
+            atime=atime_attributes(self.mount_flags),
             ino32=self.ino32,
         )
 

@@ -27,7 +27,9 @@ OPEN_TREE_CLONE: Final = 1
 OPEN_TREE_CLOEXEC: Final = os.O_CLOEXEC
 MOUNT_ATTR_RDONLY: Final = 0x1
 MOUNT_ATTR_NOATIME: Final = 0x10
+MOUNT_ATTR_STRICTATIME: Final = 0x20
 MOUNT_ATTR__ATIME: Final = 0x70
+MOUNT_ATTR_NODIRATIME: Final = 0x80
 _FSOPEN_CLOEXEC: Final = 1
 _FSMOUNT_CLOEXEC: Final = 1
 _FSCONFIG_SET_FLAG: Final = 0
@@ -52,19 +54,25 @@ def unmount(target: bytes, flags: int = 0) -> None:
         raise libc.failed()
 
 
-def private_clone(dir_fd: int, *, read_only: bool) -> int:
+def atime_attributes(flags: int) -> int:
+    """What the MS_* bits of a mount say of access times, as MOUNT_ATTR_* bits; relatime (0) where they say nothing."""
+    chosen = MOUNT_ATTR_NOATIME if flags & MS_NOATIME else MOUNT_ATTR_STRICTATIME if flags & MS_STRICTATIME else 0
+    return chosen | (MOUNT_ATTR_NODIRATIME if flags & MS_NODIRATIME else 0)
+
+
+def private_clone(dir_fd: int, *, read_only: bool, atime: int = 0) -> int:
     """A descriptor of the directory on a private, detached clone of its mount (overlayfs: clone_private_mount).
 
     Nothing mounted below shows through it, covering the original does not hide it, and with `read_only` the kernel
-    refuses every write through it (EROFS).  Raises EPERM without CAP_SYS_ADMIN over the mount namespace, EINVAL where
+    refuses every write through it (EROFS).  `atime`: else what it does about access times (`atime_attributes`), whatever
+    the original does.  Raises EPERM without CAP_SYS_ADMIN over the mount namespace, EINVAL where
     the mount can't be cloned (a locked child mount, a foreign namespace), ENOSYS before kernel 5.12.
     """
     flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
     clone = libc.syscall("open_tree", dir_fd, b"", flags)
     try:
-        # Read-only: no atime is noted either.  Writable: relatime (0), whatever the original has, as overlayfs does.
-        wanted = MOUNT_ATTR_NOATIME | MOUNT_ATTR_RDONLY if read_only else 0
-        attributes = (ctypes.c_uint64 * 4)(wanted, MOUNT_ATTR__ATIME, 0, 0)
+        wanted = MOUNT_ATTR_NOATIME | MOUNT_ATTR_RDONLY if read_only else atime
+        attributes = (ctypes.c_uint64 * 4)(wanted, MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME, 0, 0)
         libc.syscall("mount_setattr", clone, b"", AT_EMPTY_PATH, attributes, ctypes.sizeof(attributes))
     except OSError:
         os.close(clone)

@@ -76,7 +76,7 @@ def chown(union: Union, node: Node, uid: int, gid: int, may_keep: MayKeep) -> No
 
 def utimens(union: Union, node: Node, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
     """utimensat(2)."""
-    ensure_metadata(union, node, protect.check_change(node))
+    ensure_metadata(union, node, protect.check_change(node, touching=atime == mtime == (0, at.UTIME_NOW)))
     at.utimens(*node.at(), atime, mtime)
 
 

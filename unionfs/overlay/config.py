@@ -114,6 +114,7 @@ class UnionConfig:
     squash_uid, squash_gid: the owner and group that everything is shown with, whatever the ranges say.
     static_nlink: every directory is shown with the link count 1.
     xattr_permissions: where the upper layer has owners and modes; layers whose root says so have them in xattrs anyhow.
+    atime: what reading the upper layer does to access times there, where its mount can be cloned (`mount.atime_attributes`).
     ino32: inode numbers of at most 32 bits, which may not all be different.
     """
 
@@ -138,6 +139,7 @@ class UnionConfig:
     squash_gid: int | None = None
     static_nlink: bool = False
     xattr_permissions: XattrPermissions = XattrPermissions.OFF
+    atime: int = 0
     ino32: bool = False
 
     def __post_init__(self) -> None:

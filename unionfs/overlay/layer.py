@@ -144,10 +144,10 @@ def open_lower(number: int, path: bytes, prefix: str, descriptors: DescriptorCac
     return layer
 
 
-def open_upper(upper: bytes, work: bytes, prefix: str, descriptors: DescriptorCache) -> tuple[Layer, int]:
+def open_upper(upper: bytes, work: bytes, prefix: str, descriptors: DescriptorCache, atime: int) -> tuple[Layer, int]:
     """Open the upper layer and its work directory through one private clone; the layer and the work directory's descriptor.
 
-    Both have to lie on one mount, or no rename between them could be made.
+    Both have to lie on one mount, or no rename between them could be made.  `atime`: what reading does to their access times.
     """
     upper_fd = open_directory(upper, "upperdir")
     try:
@@ -155,7 +155,7 @@ def open_upper(upper: bytes, work: bytes, prefix: str, descriptors: DescriptorCa
         try:
             _check_pair(upper_fd, upper, work_fd, work)
             layer = Layer(0, upper, prefix, descriptors)
-            upper_clone, work_clone = _clone_pair(layer, upper_fd, work_fd)
+            upper_clone, work_clone = _clone_pair(layer, upper_fd, work_fd, atime)
         finally:
             os.close(work_fd)
     finally:
@@ -180,14 +180,14 @@ def _check_pair(upper_fd: int, upper: bytes, work_fd: int, work: bytes) -> None:
         raise LayerError(f"workdir: {shown_work} and upperdir {shown_upper} overlap; use two directories side by side")
 
 
-def _clone_pair(layer: Layer, upper_fd: int, work_fd: int) -> tuple[int, int]:
+def _clone_pair(layer: Layer, upper_fd: int, work_fd: int, atime: int) -> tuple[int, int]:
     upper_path, work_path = real_path(upper_fd), real_path(work_fd)
     common = os.path.commonpath([upper_path, work_path])
     base = os.open(common, _OPEN)
     try:
         if stat.stat(base).mnt_id != stat.stat(upper_fd).mnt_id:
             raise OSError(errno.EINVAL, "covered by another mount")
-        clone = mount.private_clone(base, read_only=False)
+        clone = mount.private_clone(base, read_only=False, atime=atime)
     except OSError as error:
         if error.errno not in _NO_CLONE:
             raise LayerError(f"upperdir: its mount can't be cloned: {error.strerror}") from None

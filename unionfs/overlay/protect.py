@@ -60,13 +60,16 @@ def flags_of(node: Node) -> int:
     return kept_flags(node) if node.upper else real_flags(node, stat.stat(*node.at()))
 
 
-def check_change(node: Node) -> Stat | None:
+def check_change(node: Node, *, touching: bool = False) -> Stat | None:
     """Before metadata change, or a link is made: raises EPERM for an immutable or append-only object.
+
+    `touching`: its times are set to this moment, which an append-only one allows (fs/attr.c, may_setattr).
 
     The stat of a lower object, which a copy-up can go on with; None for an upper one.
     """
     found = None if node.upper else stat.stat(*node.at())
-    if kept_flags(node) if found is None else real_flags(node, found):
+    flags = kept_flags(node) if found is None else real_flags(node, found)
+    if flags & IMMUTABLE or (flags & APPEND and not touching):
         raise OSError(errno.EPERM, "immutable or append-only")
     return found
 

@@ -92,7 +92,7 @@ class Union:
             for number, path in enumerate(config.data, 1 + len(config.lowers)):
                 data.append(layers.open_lower(number, path, prefix, descriptors, "datadir+"))
             if config.upper is not None and config.work is not None:
-                upper, work = layers.open_upper(config.upper, config.work, prefix, descriptors)
+                upper, work = layers.open_upper(config.upper, config.work, prefix, descriptors, config.atime)
                 opened.insert(0, upper)
             checks.check(config, [*opened, *data], work)
             _apply_identity(config, opened)
