@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -129,7 +130,10 @@ def set_flags(a: Actor) -> None:
     for name in ("lower", "upper", "dir"):
         a(ops.run, "chattr", "+d", name)
         a(ops.run, "lsattr", "-d", name)
+        before = os.stat(name).st_ctime_ns
+        time.sleep(0.02)
         a(ops.run, "chattr", "-d", name)
+        a.note(f"the change time of {name} is another", before != os.stat(name).st_ctime_ns)
         a(ops.run, "lsattr", "-d", name)
     for flag in ("a", "i"):
         for name in ("lower", "upper", "dir"):

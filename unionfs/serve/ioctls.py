@@ -48,10 +48,10 @@ class Ioctls:
                 return (_U32.pack(_shown(node, _U32.unpack_from(found)[0], _IN_XFLAGS)) + found[4:])[: request.out_size]
             case fs.FS_IOC_SETFLAGS:
                 flags = self._kept(node, request.data, _U32.size, _IN_FLAGS)
-                self._on(node, lambda fd: fs.set_inode_flags(fd, flags))
+                self._change(node, lambda fd: fs.set_inode_flags(fd, flags))
             case fs.FS_IOC_FSSETXATTR:
                 flags = self._kept(node, request.data, _FSXATTR_SIZE, _IN_XFLAGS)
-                self._on(node, lambda fd: fs.set_fsxattr(fd, _U32.pack(flags) + request.data[4:_FSXATTR_SIZE]))
+                self._change(node, lambda fd: fs.set_fsxattr(fd, _U32.pack(flags) + request.data[4:_FSXATTR_SIZE]))
             case _:
                 raise OSError(errno.ENOTTY, "no such ioctl here")
         return b""
@@ -62,6 +62,11 @@ class Ioctls:
             return call(fd)
         finally:
             os.close(fd)
+
+    def _change(self, node: Node, call: Callable[[int], None]) -> None:
+        """Its change time is another then, and the kernel does not ask for it."""
+        self._on(node, call)
+        self._union.changed.append(node)
 
     def _kept(self, node: Node, data: bytes, size: int, bits: _Bits) -> int:
         """Keep the protections among the new flags, and return the others for the real file."""
