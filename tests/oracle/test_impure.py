@@ -62,3 +62,17 @@ def test_gone_when_a_listing_finds_nothing(driver: Driver, layers: Layers) -> No
         assert {name: (mnt / name).stat().st_ino for name in numbers} == numbers
     found = {name: is_impure(layers.top / name) for name in ("emptied", "kept", "d")}
     assert found == {"emptied": False, "kept": True, "d": True}
+
+
+@DRIVERS
+def test_gone_when_all_has_been_removed(driver: Driver, layers: Layers) -> None:
+    """At the next listing, though one was made before."""
+    (layers.lowers[0] / "one").write_bytes(b"data")
+    with driver.mount(layers) as mnt:
+        (mnt / "d").mkdir()
+        (mnt / "one").rename(mnt / "d" / "one")
+        assert os.listdir(mnt / "d") == ["one"]
+        assert is_impure(layers.top / "d")
+        (mnt / "d/one").unlink()
+        assert os.listdir(mnt / "d") == []
+        assert not is_impure(layers.top / "d")

@@ -14,6 +14,7 @@ from tests.oracle import ops
 from tests.oracle.actor import Actor
 from tests.oracle.case import Builder
 from tests.oracle.pair import LayersFactory, both
+from tests.support import lowers
 from tests.support.mounts import Driver, Kernel, Layers, MountFailed, Options, Unionfs
 
 ON: Options = {"index": "on", "uuid": "null"}
@@ -423,3 +424,25 @@ def test_files_that_take_no_origin(export: str, make_layers: LayersFactory) -> N
             for name in ("fifo", "symlink"):
                 assert (mnt / name).lstat().st_uid == 7
                 assert stat.S_ISREG((mnt / f"{name}2").lstat().st_mode)
+
+
+@pytest.mark.parametrize("driver", [Kernel(), Unionfs()], ids=["kernel", "unionfs"])
+def test_names_that_a_lower_file_got_meanwhile(driver: Driver, layers: Layers) -> None:
+    """They were never counted; that they go leaves a count to the others."""
+    lower = layers.lowers[0]
+    (lower / "0").write_bytes(b"data")
+    os.link(lower / "0", lower / "1")
+    with driver.mount(layers, ON) as mnt:
+        (mnt / "0").chmod(0o600)
+        for name in ("2", "3"):
+            os.link(lower / "0", lower / name)
+        lowers.changes_meant(lower)
+        for name in ("2", "3"):
+            (mnt / name).unlink()
+        assert (mnt / "0").stat().st_nlink == 1
+        os.link(mnt / "0", mnt / "4")
+        for name in ("0", "1", "4"):
+            (mnt / name).unlink()
+        assert os.listdir(mnt) == []
+    with driver.mount(layers, ON):
+        assert [entry for entry in at_rest(layers).values() if entry[0] != "c"] == []

@@ -295,3 +295,25 @@ def test_two_layers_of_other_filesystems(disks: Callable[[str], Path], subject: 
         os.rename(mnt / "tmpfs", mnt / "merged/tmpfs")
     for place in others:
         subprocess.run(["rm", "-r", place], check=True)
+
+
+def test_a_copy_of_a_layer_s_directory_is_another(layers: Layers, subject: Driver) -> None:
+    """It says of itself what the first says: from where its files were copied up, and what it is merged with.
+
+    The kernel fails with ESTALE for what it finds second.
+    """
+    (layers.lowers[0] / "origin/sub").mkdir(parents=True)
+    (layers.lowers[0] / "origin/file").write_bytes(b"data")
+    with subject.mount(layers, {"redirect_dir": "on"}) as mnt:
+        (mnt / "origin/file").write_bytes(b"one")
+        (mnt / "origin/sub").chmod(0o700)
+        (mnt / "origin").rename(mnt / "first")
+        numbers = {name: (mnt / "first" / name).stat().st_ino for name in ("", "file", "sub")}
+    subprocess.run(["cp", "-a", layers.top / "first", layers.top / "second"], check=True)
+    (layers.top / "second/file").write_bytes(b"two")
+    with subject.mount(layers, {"redirect_dir": "on"}) as mnt:
+        for name, number in numbers.items():
+            assert (mnt / "first" / name).stat().st_ino == number
+            assert (mnt / "second" / name).stat().st_ino != number
+        different = subprocess.run(["diff", "-rq", mnt / "first", mnt / "second"], check=False, stdout=subprocess.DEVNULL)
+        assert different.returncode == 1

@@ -14,6 +14,7 @@ from tests.oracle import ops
 from tests.oracle.actor import Actor
 from tests.oracle.case import Builder, Steps
 from tests.oracle.pair import LayersFactory, both, chattr, unprotected
+from tests.support import syscalls
 from tests.support.mounts import Driver, Kernel, Layers, Unionfs
 
 
@@ -92,6 +93,35 @@ def test_protected(where: str, name: str, steps: Steps, make_layers: LayersFacto
     ours, kernel = both(make_layers, subject, protecting(where, name), under_each_flag)
     assert ours == kernel
     assert sum(line.endswith("EPERM") for line in ours) > 10
+
+
+def change_contents(a: Actor) -> None:
+    """By descriptors from before the flags were set."""
+    source = os.open("source", os.O_RDONLY)
+    for name in ("lower", "upper"):
+        fds = {flag: os.open(f"{flag}/{name}", os.O_RDWR) for flag in FLAGS}
+        for flag, fd in fds.items():
+            a.note("flag", flag)
+            subprocess.run(["chattr", flag, f"./{flag}/{name}"], check=True)
+            a(ops.copy_range, source, fd, 4, 0, 2)
+            for mode in (0, syscalls.FALLOC_FL_KEEP_SIZE, syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_KEEP_SIZE):
+                a(syscalls.fallocate, fd, mode, 0, 5)
+            a(os.pwrite, fd, b"W", 1)
+            a(ops.read, f"{flag}/{name}")
+            os.close(fd)
+    os.close(source)
+
+
+def test_protected_after_the_open(make_layers: LayersFactory, subject: Driver) -> None:
+    def fill(layers: Layers, b: Builder) -> None:
+        b.lower().file("source", b"data to copy")
+        for flag in FLAGS:
+            b.lower().file(f"{flag}/lower", b"content")
+            b.upper.file(f"{flag}/upper", b"content")
+
+    ours, kernel = both(make_layers, subject, fill, change_contents)
+    assert ours == kernel
+    assert sum(line.endswith("EPERM") for line in ours) > 8
 
 
 @pytest.mark.parametrize("passthrough", ["auto", "off"])

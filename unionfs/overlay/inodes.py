@@ -45,9 +45,10 @@ class Inodes:
     hardlinks: nodes of upper files with several names, by the upper inode's number, so that all names are one node.
     exports: what is remembered of nodes that the kernel has forgotten, with nfs_export.
     by_origin: nodes that stand for all names of a lower inode, by its device and number.
+    _claimed: nodes with the number of what they were copied from, by that number.
     """
 
-    __slots__ = ("_narrow", "_next", "_plain", "by_id", "by_origin", "exports", "formers", "hardlinks", "layers")
+    __slots__ = ("_claimed", "_narrow", "_next", "_plain", "by_id", "by_origin", "exports", "formers", "hardlinks", "layers")
 
     def __init__(self, layers: tuple[Layer, ...], *, narrow: bool = False) -> None:
         """`narrow`: numbers of 32 bits, for programs that need that; two objects may then have the same one."""
@@ -56,6 +57,7 @@ class Inodes:
         self.hardlinks: dict[int, Node] = {}
         self.by_origin: dict[tuple[int, int], Node] = {}
         self.exports: Exports | None = None
+        self._claimed: dict[int, Node] = {}
         self.layers = layers
         self._next = ROOT_ID
         filesystems = {layer.dev: 0 for layer in layers}
@@ -176,8 +178,18 @@ class Inodes:
             if self.hardlinks.get(node.link_ino) is node:
                 del self.hardlinks[node.link_ino]
             node.link_ino = 0
+        if self._claimed.get(node.ino) is node:
+            del self._claimed[node.ino]
         if node.links is not None and self.by_origin.get(node.links.key) is node:
             del self.by_origin[node.links.key]
+
+    def claim(self, node: Node, ino: int) -> None:
+        """The node is what has become of the lower object with this number, and has it, too, unless another says so of itself.
+
+        Layers can be like that whose directories were copied with their xattrs; programs must not take the two for one.
+        """
+        if self._claimed.setdefault(ino, node) is node:
+            node.ino = ino
 
     def number(self, layer: Layer, ino: int) -> int:
         """`st_ino` for the inode `ino` of a layer: unique over all layers' filesystems, the same at every mount."""

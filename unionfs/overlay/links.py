@@ -166,6 +166,14 @@ def note_count(union: Union, node: Node) -> Stat:
     return found
 
 
+def keep_count(node: Node) -> None:
+    """A name has gone, but others are known: they count, though the lower inode may have got names that were never counted
+    (fs/overlayfs/dir.c, ovl_drop_nlink).
+    """
+    if node.links is not None and node.upper:
+        node.links.extra = max(node.links.extra, 1 - stat.stat(*node.at()).nlink)
+
+
 def is_gone(union: Union, node: Node) -> bool:
     """The last name of the node that was counted has gone: so does its index entry.
 

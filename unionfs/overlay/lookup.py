@@ -210,15 +210,13 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
 def _directory(union: Union, parent: DirNode, name: bytes, found: Found) -> DirNode:
     reals = dirindex.merging(union, parent, found.reals)
     upper = reals[0].layer.is_upper
-    # A merged directory is known by its topmost lower part, so that its number outlives the copy-up.
+    node = DirNode(union.inodes.number(reals[0].layer, found.stat.ino), parent, name, reals, upper)
     if upper and len(reals) > 1:
+        # A merged directory is known by its topmost lower part, so that its number outlives the copy-up.
         lower = reals[1]
         above = lower.parent
         here = stat.stat(above.fd(), lower.name) if above is not None else stat.stat(lower.fd())
-        ino = union.inodes.number(lower.layer, here.ino)
-    else:
-        ino = union.inodes.number(reals[0].layer, found.stat.ino)
-    node = DirNode(ino, parent, name, reals, upper)
+        union.inodes.claim(node, union.inodes.number(lower.layer, here.ino))
     if len(reals) == 1:
         node.size = found.stat.size
     node.protected = UNKNOWN if upper else 0
@@ -256,7 +254,8 @@ def _recall_origin(union: Union, node: Node, found: Stat) -> None:
     names = xattr.names(*here)
     if union.prefix + "origin" in names and not (isinstance(node, DirNode) and node.is_merged):
         ino = union.inodes.origin_number(*here, union.prefix, node.kind)
-        node.ino = node.ino if ino is None else ino
+        if ino is not None:
+            union.inodes.claim(node, ino)
         if union.origins is not None and not node.is_dir:
             links.adopt_upper(union, union.origins, node, found)
     if union.prefix + "protattr" not in names:

@@ -212,7 +212,7 @@ def build(union: Union, node: DirNode) -> MergedIndex:
         layer.end()
         if number == _SAMPLE and len(index.names) * len(node.reals) > 2 * number * INLINE_NAMES:
             raise ScanNeeded(node, shows_something=True)
-    _settle_purity(union, node, index)
+    settle_purity(union, node, index)
     return index
 
 
@@ -228,7 +228,7 @@ def _is_large(node: DirNode) -> bool:
     return _bytes(node) - len(node.reals) * _BLOCK > INLINE_NAMES * _BYTES_A_NAME
 
 
-def _settle_purity(union: Union, node: DirNode, index: MergedIndex) -> None:
+def settle_purity(union: Union, node: DirNode, index: MergedIndex) -> None:
     """Take the impure mark off an upper directory with nothing left in it that came from below (ovl_cache_get_impure)."""
     if not node.upper or node.is_merged or union.read_only or not node.upper_dir.marks().impure:
         return

@@ -84,6 +84,16 @@ def check_open(node: Node, *, appending: bool) -> None:
         raise OSError(errno.EPERM, "immutable or append-only")
 
 
+def check_contents(node: Node, *, appending: bool) -> None:
+    """Before copy_file_range(2) or fallocate(2) by a descriptor from before the flags were set; write(2) heeds none.
+
+    `appending`: what is there stays.  Raises EPERM (fs/read_write.c, generic_copy_file_checks; fs/open.c, vfs_fallocate).
+    """
+    flags = kept_flags(node)
+    if flags & IMMUTABLE or (flags & APPEND and not appending):
+        raise OSError(errno.EPERM, "immutable or append-only")
+
+
 def check_entry(parent: DirNode, *, adding: bool) -> None:
     """Before a name is added to a directory, or taken from it.  Raises EPERM."""
     if flags_of(parent) & (IMMUTABLE if adding else IMMUTABLE | APPEND):

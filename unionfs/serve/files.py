@@ -12,7 +12,7 @@ import trio
 from unionfs.linux import at, fs, procfs
 from unionfs.linux.fd import Fd
 from unionfs.linux.stat import Stat
-from unionfs.overlay import attrs, create, files
+from unionfs.overlay import attrs, create, files, protect
 from unionfs.overlay.copyup import INLINE_LIMIT
 from unionfs.overlay.creator import Creator
 from unionfs.overlay.inodes import Former
@@ -203,6 +203,7 @@ class Files:
         node = self._file(header.nodeid)
         if not node.data_upper:
             raise OSError(errno.EBADF, "not open for writing")
+        protect.check_contents(node, appending=not request.mode & ~fs.FALLOC_FL_KEEP_SIZE)
         fs.fallocate(self._descriptors.get(node), request.mode, request.offset, request.length)
 
     def lseek(self, header: Header, request: Lseek) -> int:
@@ -214,6 +215,7 @@ class Files:
             raise OSError(errno.EINVAL, "unknown flags")
         if not target.data_upper:
             raise OSError(errno.EBADF, "not open for writing")
+        protect.check_contents(target, appending=True)
         from_fd, to_fd = self._descriptors.get(source), self._descriptors.get(target)
         length = min(request.length, 1 << 30)
         if min(length, os.fstat(from_fd).st_size - request.off_in) <= INLINE_LIMIT:
