@@ -24,6 +24,8 @@ import os, signal, sys, time
 from unionfs.cli.daemon import serve_in_background
 from unionfs.cli.messages import CommandError
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests were started to outlive their terminal
+
 def run(work):
     try:
         print(serve_in_background(work))
@@ -116,7 +118,8 @@ def test_a_child_that_dies_early_is_a_system_error(tmp_path: Path, last_act: str
     assert errors.count("\n") == 1
 
 
-def test_an_interrupt_while_waiting_ends_the_child(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_while_waiting_ends_the_child(number: signal.Signals, tmp_path: Path) -> None:
     body = """
         place = sys.argv[1]
         def work(ready):
@@ -131,7 +134,7 @@ def test_an_interrupt_while_waiting_ends_the_child(tmp_path: Path) -> None:
     with started(body, tmp_path) as process:
         child = os.pidfd_open(int(wait_for(tmp_path / "child")))
         try:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             assert process.wait(SECONDS) == 8
             assert select.select([child], [], [], SECONDS)[0], "the child is still there"
         finally:
@@ -156,17 +159,31 @@ def test_a_failed_fork_is_a_system_error(tmp_path: Path) -> None:
     assert "Resource temporarily unavailable" in output
 
 
-def test_a_parent_that_is_gone_does_not_stop_the_child(tmp_path: Path) -> None:
+def test_a_child_ends_whose_parent_is_gone(tmp_path: Path) -> None:
+    """A command that was killed has not mounted: nobody would unmount it."""
     os.mkfifo(tmp_path / "gate")
     body = """
         place = sys.argv[1]
+        def end(number, frame):
+            open(place + "/ended", "w").close()
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, end)
         def work(ready):
             open(place + "/gate").read()
             ready("on")
-            open(place + "/served", "w").close()
+            time.sleep(1000)
         run(work)
     """
     with started(body, tmp_path) as process, (tmp_path / "gate").open("w"):
         process.kill()
         process.wait(SECONDS)
-    assert wait_for(tmp_path / "served") == ""
+    assert wait_for(tmp_path / "ended") == ""
+
+
+def test_a_command_that_has_mounted_can_not_be_interrupted_any_more(tmp_path: Path) -> None:
+    body = """
+        run(lambda ready: ready("on"))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+    """
+    assert finished(body, tmp_path) == (0, "on\n", "")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.clients.command import PATIENCE, in_foreground, wait_for
-from tests.support.mounts import Layers, is_mounted
+from tests.support.mounts import Layers, Unionfs, is_mounted, option_string
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
@@ -60,3 +62,26 @@ def test_other_signals_leave_it_alone(busy: Layers) -> None:
             server.send_signal(number)
         assert (busy.mnt / "file").read_bytes() == b"below\n"
         assert server.poll() is None
+
+
+EARLY = """
+import os, signal, sys
+from unionfs.cli.main import main
+from unionfs.serve import run
+mount = run.open_mount
+def mount_and_be_told(config):
+    mounted = mount(config)
+    os.kill(os.getpid(), signal.Signals(int(sys.argv[1])))
+    return mounted
+run.open_mount = mount_and_be_told
+sys.exit(main(["-f", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_before_it_is_served(number: signal.Signals, busy: Layers) -> None:
+    """It is not lost, and leaves no mount without a server."""
+    words = [sys.executable, "-c", EARLY, str(int(number)), "-o", option_string(busy, {}), os.fspath(busy.mnt)]
+    done = subprocess.run(words, env=Unionfs().environment(), stdin=subprocess.DEVNULL, timeout=60, check=False)
+    assert done.returncode == 0
+    assert not is_mounted(busy.mnt)

@@ -1,8 +1,9 @@
 """How does the server get into the background, and how does the command learn that the mount answers?
 
 The command forks before any thread or event loop exists. The child serves; the parent waits at a pipe for one report:
-status and text. The child's standard streams are closed before the report, so whoever reads the command's output sees
-its end as soon as the command returns (podman waits for that).
+status and text. Whatever ends the parent before that ends the child too: a command that failed leaves no mount. The
+child's standard streams are closed before the report, so whoever reads the command's output sees its end as soon as the
+command returns (podman waits for that).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from unionfs.cli.log import log_to_system
@@ -20,6 +22,7 @@ Ready = Callable[[str], None]
 """Called once with a status line when the mount answers."""
 
 _CHUNK = 4096
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def serve_in_background(work: Callable[[Ready], None]) -> str:
@@ -27,29 +30,50 @@ def serve_in_background(work: Callable[[Ready], None]) -> str:
 
     `work` gets a function to call once when the mount answers, and then goes on until the mount is gone; it raises
     CommandError when it cannot. Raises that CommandError here in the parent; with status 2 when the fork failed or the
-    child died without a word; KeyboardInterrupt after the child was ended, when the user interrupts the wait.
+    child died without a word; KeyboardInterrupt after the child was ended, when a signal interrupts the wait (SIGINT,
+    SIGTERM, SIGHUP). Once the mount answers such signals are ignored: the command has done what it should.
     The child never returns from this function.
     """
     reader, writer = os.pipe()
+    # An exception in what Python does after a fork would be lost.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         child = os.fork()
     except OSError as error:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         os.close(reader)
         os.close(writer)
         raise CommandError(f"cannot start the server process: {error.strerror}", ExitStatus.SYSTEM) from None
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         os.close(reader)
         _run_child(work, writer)
     os.close(writer)
     try:
+        _interrupt_at_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         report = _read_all(reader)
+        line = _understand(report, child)
+        _ignore_signals()
     except KeyboardInterrupt:
-        os.kill(child, signal.SIGTERM)
-        os.waitpid(child, 0)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGTERM)
+            os.waitpid(child, 0)
         raise
     finally:
         os.close(reader)
-    return _understand(report, child)
+    return line
+
+
+def _interrupt_at_signals() -> None:
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
+def _ignore_signals() -> None:
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _run_child(work: Callable[[Ready], None], writer: int) -> NoReturn:
@@ -61,8 +85,9 @@ def _run_child(work: Callable[[Ready], None], writer: int) -> NoReturn:
         nonlocal reported
         _detach()
         log_to_system()
-        _report(writer, ExitStatus.OK, line)
         reported = True
+        if not _report(writer, ExitStatus.OK, line):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     try:
         os.setsid()
@@ -85,16 +110,17 @@ def _run_child(work: Callable[[Ready], None], writer: int) -> NoReturn:
     os._exit(status)
 
 
-def _report(writer: int, status: int, text: str) -> None:
-    """Writes `STATUS TEXT` to the parent and closes the pipe. A parent that is gone needs no report."""
+def _report(writer: int, status: int, text: str) -> bool:
+    """Writes `STATUS TEXT` to the parent and closes the pipe; False if the parent is gone."""
     message = f"{int(status)} {text}".encode(errors="surrogateescape")
     try:
         while message:
             message = message[os.write(writer, message) :]
     except BrokenPipeError:
-        pass
+        return False
     finally:
         os.close(writer)
+    return True
 
 
 def _understand(report: bytes, child: int) -> str:

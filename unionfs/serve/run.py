@@ -23,7 +23,7 @@ from unionfs.serve.inode_passthrough import InodeBackings
 from unionfs.serve.mounting import Mounted, open_mount
 from unionfs.serve.passthrough import Backings
 from unionfs.serve.session import Session
-from unionfs.serve.signals import watch_signals
+from unionfs.serve.signals import held, watch_signals
 from unionfs.serve.stacking import Plan
 from unionfs.wire import abi
 from unionfs.wire.abi import Opcode
@@ -54,11 +54,16 @@ def serve(union: Union, config: SessionConfig, ready: Callable[[str], None]) -> 
     `ready` is called once with a status line when the mount answers.  Raises MountError when it can't be mounted.
     """
     fd.reserve(_DESCRIPTORS)
-    if config.binding is Binding.PYFUSE3:
-        binding = pyfuse3_binding.load()
-        _leave_the_tree()
-        binding(union, config, ready)
-        return
+    with held():
+        if config.binding is Binding.PYFUSE3:
+            binding = pyfuse3_binding.load()
+            _leave_the_tree()
+            binding(union, config, ready)
+        else:
+            _serve(union, config, ready)
+
+
+def _serve(union: Union, config: SessionConfig, ready: Callable[[str], None]) -> None:
     if config.inode_passthrough is InodePassthrough.DRAFT and union.shows_otherwise:
         raise MountError("inode_passthrough=draft: can't be had for layers with owners in xattrs (xattr_permissions)")
     plan = stacking.plan(union, config)

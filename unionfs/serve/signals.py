@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -14,11 +16,23 @@ from unionfs.serve.mounting import Mounted
 _log: Final = logging.getLogger("unionfs")
 #: Seconds between a lazy unmount by signal and the end, for those who still have files open.
 _GRACE: Final = 5.0
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """In the block, such a signal waits for `watch_signals`: by default it would leave a mount without its server behind."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def watch_signals(mounted: Mounted, life: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
     """Unmount on the first signal, at once if nobody is inside; end at the second, or when the grace is over."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(*_ENDING) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         task_status.started()
         async for _ in signals:
             break
