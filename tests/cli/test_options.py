@@ -126,8 +126,8 @@ def test_what_cannot_be_data_only_layers(text: str) -> None:
     assert "data-only" in refusal(lambda: parsed(text))
 
 
-@pytest.mark.parametrize("name", ["lowerdir+", "upperdir", "workdir"])
-def test_an_empty_directory_name_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["lowerdir+", "upperdir", "workdir", "fsname"])
+def test_an_empty_name_is_refused(name: str) -> None:
     assert f"{name}=" in refusal(lambda: parsed(f"{name}="))
 
 

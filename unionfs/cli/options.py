@@ -72,6 +72,8 @@ def _append_data(settings: Settings, value: str) -> None:
 
 
 def _name_source(settings: Settings, value: str) -> None:
+    if not value:
+        raise CommandError("option fsname= is empty: name what to show as the source, or leave it out")
     settings.source = os.fsencode(unescape("fsname", value))
 
 
@@ -273,6 +275,7 @@ def _passed_over() -> tuple[Option, ...]:
         "nomand": "for mount(8); gone from the kernel",
         **dict.fromkeys(_PROPAGATION, "for mount(8) and buildah"),
         "default_permissions": "always so: the kernel checks permissions",
+        "nooverride_creds": "as of overlayfs; always so",
         "kernel_cache": "libfuse; what is cached is decided file by file",
         "auto_cache": "libfuse; what is cached is decided file by file",
         "noforget": "libfuse",
