@@ -253,13 +253,14 @@ def test_allow_other(allowed: bool) -> None:
     ("script", "first", "status", "named"),
     [
         (f"PATH=/nowhere {COMMAND}", "", MOUNT_FAILED, ("fusermount3", "fuse3")),
+        (f"{COMMAND} -o nosymfollow", "", MOUNT_FAILED, ("fusermount3", "nosymfollow")),
         (f"setpriv --no-new-privs {COMMAND}", "", MOUNT_FAILED, ("no_new_privs", "unshare")),
         (f"unshare --user --map-root-user {COMMAND}", "", MOUNT_FAILED, ("mnt", "mount namespace", "--mount")),
         (COMMAND, 'chmod 600 "$place/dev/fuse"', 2, ("/dev/fuse", "chmod 666")),
         (COMMAND, 'mount --bind /bin/true "$(command -v fusermount3)"', MOUNT_FAILED, ("no descriptor",)),
         (COMMAND, 'mount --bind /bin/false "$(command -v fusermount3)"', MOUNT_FAILED, ("chmod u+s",)),
     ],
-    ids=["no helper", "no new privileges", "foreign mount namespace", "closed device", "idle helper", "helper without privilege"],
+    ids=["no helper", "a flag it does not know", "no new privileges", "foreign mount namespace", "closed device", "idle helper", "helper without privilege"],
 )
 def test_the_one_thing_that_is_missing(script: str, first: str, status: int, named: tuple[str, ...]) -> None:
     with ordinary_user_place() as place:

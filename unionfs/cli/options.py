@@ -327,6 +327,9 @@ OPTIONS: tuple[Option, ...] = (*_LAYERS, *_UNION, *_OWNERS, *_SESSION, *_MOUNT, 
 UNSUPPORTED: dict[str, str] = {
     "plugins": "layers from plugins are not supported; mount what they give, and name the mount point in lowerdir=",
     "override_creds": "not supported: the server acts for each caller; leave it out",
+    "uid": "not supported; squash_to_uid= shows everything as one user's, uidmapping= maps ids",
+    "gid": "not supported; squash_to_gid= shows everything as of one group, gidmapping= maps ids",
+    "umask": "not supported; files have the modes they have in their layers",
     "allow_root": "not supported; use allow_other, the kernel still checks every access against owner and mode",
     "auto_unmount": "not supported; the server unmounts when it ends by a signal, and after a crash `umount` does",
 }

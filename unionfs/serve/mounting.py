@@ -132,6 +132,8 @@ def _mount_by_helper(config: SessionConfig) -> Mounted:
     helper = shutil.which("fusermount3") or shutil.which("fusermount")
     if helper is None:
         raise MountError(surroundings.no_helper())
+    if config.mount_flags & mount.MS_NOSYMFOLLOW:
+        raise MountError("nosymfollow: fusermount3 can't set it; leave it out, or mount as root or in a user namespace")
     source = os.fsdecode(config.source).replace("\\", "\\\\").replace(",", "\\,")
     words = [f"fsname={source}", "subtype=unionfs", *_permission_words(config, privileged=False)]
     words += ["ro"] if config.read_only else []
