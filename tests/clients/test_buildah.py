@@ -27,6 +27,8 @@ buildah run $again -- sh -c '
 cat /data/name; ls -A /data /data/moved; stat -c "%u %g" /data/payload; ls /etc/motd 2>/dev/null || echo gone'
 run --rm -v "$PWD/volume:/mnt:O" second sh -c 'echo x > /mnt/x; ls /mnt'
 ls volume
+run --rm -v "$PWD:/mnt:O" second sh -c 'echo more >> /mnt/payload; cat /mnt/payload'
+cat payload
 buildah rm -a >/dev/null
 buildah rmi -a -f >/dev/null
 """
@@ -48,6 +50,9 @@ gone
 file
 x
 file
+payload
+more
+payload
 """
 
 

@@ -260,8 +260,11 @@ def test_allow_other(allowed: bool) -> None:
         (COMMAND, 'mount --bind /bin/true "$(command -v fusermount3)"', MOUNT_FAILED, ("no descriptor",)),
         (COMMAND, 'mount --bind /bin/false "$(command -v fusermount3)"', MOUNT_FAILED, ("chmod u+s",)),
     ],
-    ids=["no helper", "a flag it does not know", "no new privileges", "foreign mount namespace", "closed device", "idle helper", "helper without privilege"],
-)
+    ids=[
+        "no helper", "a flag it does not know", "no new privileges", "foreign mount namespace", "closed device", "idle helper",
+        "helper without privilege",
+    ],
+)  # fmt: skip
 def test_the_one_thing_that_is_missing(script: str, first: str, status: int, named: tuple[str, ...]) -> None:
     with ordinary_user_place() as place:
         fill(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -99,10 +100,38 @@ class TestOverlaps:
                 assert [name for name in ("file", "inside", "other") if node_of(union, name) is not None] == seen
                 assert merge.index_of(union, directory_of(union, "inside")).names.keys() == set()
 
-    def test_an_upper_layer_inside_a_lower_one(self, layers: Layers) -> None:
-        """On one filesystem that would be a layer in itself."""
-        (layers.lowers[0] / "upper").mkdir()
-        refused(Layers(layers.lowers, layers.lowers[0] / "upper", layers.work, layers.mnt), "overlaps")
+    @pytest.mark.parametrize("redirect", [False, True])
+    def test_an_upper_layer_inside_a_lower_one(self, redirect: bool, layers: Layers) -> None:
+        """As of a container with its user's home directory as a volume; nothing leads from the one layer to the other."""
+        inside = layers.lowers[0] / "inside"
+        for name in ("upper", "work"):
+            (inside / name).mkdir(parents=True)
+        (inside / "upper" / "file").write_bytes(b"")
+        places = ["inside/upper", "inside/work"]
+        if redirect:
+            (inside / "upper" / "moved").mkdir()
+            os.setxattr(inside / "upper" / "moved", "trusted.overlay.redirect", b"/inside/upper")
+            places = ["moved"]
+        nested = Layers(layers.lowers, inside / "upper", inside / "work", layers.mnt)
+        options = f"lowerdir={layers.lowers[0]},upperdir={inside}/upper,workdir={inside}/work"
+        with mounted("-t", "overlay", "-o", f"redirect_dir=on,{options}", "overlay", layers.mnt):
+            assert sorted(os.listdir(layers.mnt / "inside")) == ["upper", "work"]
+            for place in places:
+                with pytest.raises(OSError, match=os.strerror(errno.ELOOP)):
+                    os.stat(layers.mnt / place)
+        with opened(nested) as union:
+            changes_meant(layers.lowers[0])
+            assert merge.index_of(union, directory_of(union, "inside")).names.keys() == {b"upper", b"work"}
+            assert node_of(union, "file") is not None
+            for place in places:
+                above, _, name = place.rpartition("/")
+                with pytest.raises(OSError, match="upper layer or the work directory") as refusal:
+                    node_of(union, name, directory_of(union, above) if above else None)
+                assert refusal.value.errno == errno.ELOOP
+
+    def test_a_lower_layer_inside_an_upper_one(self, layers: Layers) -> None:
+        (layers.top / "lower").mkdir()
+        refused(Layers((layers.top / "lower",), layers.upper, layers.work, layers.mnt), "overlaps")
 
 
 @pytest.mark.parametrize("which", ["lowerdir", "upperdir"])

@@ -20,11 +20,11 @@ _Identity = tuple[int, int]
 
 
 class _Root(NamedTuple):
-    """A directory the user named: the option, the path, whether mounts below it can't be reached through it."""
+    """A directory the user named: the option, the path, and the layer that it is or goes with."""
 
     option: str
     path: bytes
-    private: bool
+    layer: Layer
 
 
 def check_number(config: UnionConfig) -> None:
@@ -37,6 +37,7 @@ def check_number(config: UnionConfig) -> None:
 def check(config: UnionConfig, opened: list[Layer], work: int) -> None:
     """Raises LayerError for layers that overlap, and for one in which names differ by more than their bytes.
 
+    Lower layers that hold the upper one or the work directory get their `traps`.
     opened: all layers, the upper one first if there is one, the data-only ones last.  work: descriptor of the work directory.
     """
     for layer in opened:
@@ -62,18 +63,19 @@ def _is_casefolded(fd: int) -> bool:
 
 
 def _check_overlaps(config: UnionConfig, opened: list[Layer], work: int) -> None:
-    """No layer may be, hold or lie in another one, by whatever path (ELOOP in the kernel's overlayfs).
+    """No layer may be another one, nor lie in one, by whatever path (ELOOP in the kernel's overlayfs).
 
+    The upper one and the work directory may lie in a lower one.
     What another filesystem is mounted on inside a layer is no part of it, if the layer was opened without what is mounted in it.
     """
     roots: dict[_Identity, _Root] = {}
     for layer in opened:
-        _add(roots, (layer.dev, layer.ino), _Root(_option(config, layer), layer.path, layer.private))
+        _add(roots, (layer.dev, layer.ino), _Root(_option(config, layer), layer.path, layer))
         if layer.is_upper and config.work is not None:
             found = stat.stat(work)
-            _add(roots, (found.dev, found.ino), _Root("workdir", config.work, layer.private))
+            _add(roots, (found.dev, found.ino), _Root("workdir", config.work, layer))
     known: dict[bytes, _Identity | None] = {}
-    for (dev, _), root in roots.items():
+    for inner, root in roots.items():
         above = os.path.realpath(root.path)
         while above != b"/":
             above = os.path.dirname(above)
@@ -83,7 +85,11 @@ def _check_overlaps(config: UnionConfig, opened: list[Layer], work: int) -> None
             if identity is None or identity not in roots:
                 continue
             outer = roots[identity]
-            if outer is not root and not (outer.private and identity[0] != dev):
+            if outer is root or (outer.layer.private and identity[0] != inner[0]):
+                continue
+            if root.layer.is_upper and outer.option == "lowerdir":
+                outer.layer.traps |= {inner}
+            else:
                 raise _overlap(root, outer)
 
 

@@ -40,7 +40,7 @@ class Layer:
     has_marks: it can take the marks of an upper layer.
     below: the layers below it that show in the union.  follow: redirects found in it are followed.
     metacopy: files in it whose data are below are followed.  data_layers: those in which such files may have their data.
-    override: it has owners and modes in xattrs.
+    override: it has owners and modes in xattrs.  traps: (dev, ino) of what lies in it and is not entered (see `traps`).
     """
 
     number: int
@@ -65,6 +65,7 @@ class Layer:
     metacopy: bool = False
     data_layers: tuple[Layer, ...] = ()
     override: Override | None = None
+    traps: frozenset[tuple[int, int]] = frozenset()
     base: Fd | None = None
     readable: Fd | None = None
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from unionfs.linux import stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import dirindex, links, marks, merge, metacopy, redirect
+from unionfs.overlay import dirindex, links, marks, merge, metacopy, redirect, traps
 from unionfs.overlay.merge import IndexEntry
 from unionfs.overlay.metacopy import Data
 from unionfs.overlay.node import UNKNOWN, DirNode, Node
@@ -129,6 +129,8 @@ def search(reals: Sequence[RealDir], name: bytes, parents: Sequence[RealDir] | N
         here = stat.find(real.fd(), name)
         if here is not None:
             if here.mode & 0o170000 == _S_IFDIR:
+                if real.layer.traps:
+                    traps.check(real.layer, here)
                 directory = RealDir(real.layer, real, name)
                 found.append(directory)
                 if top is None:

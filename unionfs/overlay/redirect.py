@@ -12,7 +12,7 @@ import stat as modes
 from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import stat, xattr
-from unionfs.overlay import marks
+from unionfs.overlay import marks, traps
 from unionfs.overlay.realdir import RealDir
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def _walk(layer: Layer, path: bytes) -> tuple[RealDir | None, bytes, bool]:
             return None, b"/" + b"/".join([*onward, *names[depth:]]), ended or here.has_marker(name)
         if found.mode & 0o170000 != modes.S_IFDIR:
             return None, path, True
+        if layer.traps:
+            traps.check(layer, found)
         here = RealDir(layer, here, name)
         onward.append(name)
         if layer.below:
