@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from tests.clients.command import NOBODY, as_ordinary_user, check_refusal, ordinary_user_place, words
 from tests.clients.test_unprivileged import MOUNT, WORK, fill, in_user_namespace
 from tests.support import lowers
-from tests.support.mounts import Layers, Unionfs, option_string
+from tests.support.mounts import REPOSITORY, Layers, Unionfs, option_string
 
 MOUNT_FAILED = 32
 COMMAND = "$PYTHON -m unionfs -o lowerdir=lower,upperdir=upper,workdir=work mnt"
@@ -304,3 +305,37 @@ def test_another_namespace_with_all_ids(layers: Layers) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "userxattr" in done.stdout
+
+
+AWAY_FROM_TMP = """
+mount -t tmpfs -o mode=755 tmpfs /srv
+mkdir /srv/place
+mount --rbind "$place" /srv/place
+export PYTHONPATH="/srv/place/source:/srv/place/packages" LD_LIBRARY_PATH=/srv/place/python/lib HOME=/srv/place/lower
+mount -t tmpfs -o mode=755 tmpfs /usr/local/bin
+printf '#!/bin/sh\\nexec %s -m unionfs "$@"\\n' "/srv/place/python/${PYTHON#"$place"/python/}" > /usr/local/bin/unionfs
+chmod 755 /usr/local/bin/unionfs
+export PATH="/usr/local/bin:$PATH"
+place=/srv/place
+"""
+
+
+def test_the_example_of_the_manual() -> None:
+    """What is changed is thrown away when the shell ends, and so is the server."""
+    page = subprocess.run(
+        ["groff", "-man", "-Tascii", "-P-cbou", "-rLL=120n", REPOSITORY / "man" / "unionfs.8"], capture_output=True, text=True,
+        check=True,
+    ).stdout  # fmt: skip
+    example = re.search(r"^ *(unshare --user .*?&& exec bash')$", page, re.DOTALL | re.MULTILINE)
+    assert example is not None
+    script = """
+    echo 'cat file; echo more >> file; cat file; id -u' | sh ./example
+    pgrep -a -f -- '^[^ ]*python[^ ]* -m unionfs' || echo ended
+    """
+    with ordinary_user_place() as place:
+        fill(place)
+        (place / "example").write_text(f"{example[1]}\n")
+        give(place)
+        with lowers.untouched([place / "lower"], None):
+            done = as_ordinary_user(place, script, AWAY_FROM_TMP)
+        assert (done.returncode, done.stdout) == (0, "below\nbelow\nmore\n0\nended\n"), done.stderr
