@@ -1,4 +1,4 @@
-"""Idmapped mounts: is a union that is mounted a second time with other ids the same union, seen and changed under them?"""
+"""Idmapped mounts: is a union that is mounted a second time with other ids the same union, and can layers be such mounts?"""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.mounts import Layers, Unionfs
+from tests.clients.command import check_refusal, unionfs
+from tests.support.lowers import changes_meant
+from tests.support.mounts import Driver, Kernel, Layers, Unionfs, option_string
 from unionfs.linux import libc
 from unionfs.linux.stat import AT_EMPTY_PATH, AT_FDCWD
 
@@ -128,3 +131,37 @@ def test_set_id_bits_go_when_a_stranger_writes(passthrough: str, public: Layers)
         with open(mnt / "set-id", "ab", buffering=0) as file:
             file.write(b"root may keep them\n")
         assert stat.S_IMODE((mnt / "set-id").stat().st_mode) == 0o4777
+
+
+@pytest.mark.parametrize("driver", [Kernel(), Unionfs()], ids=lambda driver: driver.name)
+def test_a_lower_layer_with_other_ids(driver: Driver, layers: Layers) -> None:
+    """Who has no id there can't be given anything, so what is his stays below."""
+    lower, point = layers.lowers[0], layers.mnt.parent / "mapped"
+    for name, uid in (("five's", 5), ("stranger's", COUNT + 5)):
+        (lower / name).write_bytes(b"below\n")
+        os.chown(lower / name, uid, uid)
+    with idmapped(lower, point), driver.mount(replace(layers, lowers=(point,))) as mnt:
+        assert [(mnt / name).stat().st_uid for name in ("five's", "stranger's")] == [BASE + 5, 65534]
+        (mnt / "five's").write_bytes(b"above\n")
+        changes = (
+            lambda: (mnt / "stranger's").write_bytes(b"above\n"),
+            lambda: (mnt / "stranger's").chmod(0o600),
+            lambda: (mnt / "stranger's").rename(mnt / "mine"),
+        )
+        for change in changes:
+            # EACCES is of the kernel's own check, before it asks overlayfs.
+            with pytest.raises(OSError, match=f"{os.strerror(errno.EOVERFLOW)}|{os.strerror(errno.EACCES)}"):
+                change()
+    changes_meant(point)
+    assert (layers.top / "five's").stat().st_uid == BASE + 5
+    assert os.listdir(layers.top) == ["five's"]
+
+
+def test_an_upper_layer_with_other_ids(layers: Layers) -> None:
+    base = layers.mnt.parent
+    point = base / "mapped"
+    with idmapped(base, point):
+        upper = replace(layers, upper=point / "upper", work=point / "work")
+        done = unionfs("-o", option_string(upper, {}), layers.mnt)
+        check_refusal(done, 32, "workdir", point / "work", "idmapped mount")
+    assert os.listdir(layers.top) == os.listdir(base / "work") == []

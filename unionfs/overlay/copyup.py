@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from unionfs.linux import at, fs, handle, stat, xattr
 from unionfs.linux.stat import Stat
-from unionfs.overlay import asowner, dirindex, isolation, links, marks, metacopy, protect
+from unionfs.overlay import asowner, dirindex, idmapped, isolation, links, marks, metacopy, protect
 from unionfs.overlay.config import Fsync
 from unionfs.overlay.copydata import copy_data
 from unionfs.overlay.creator import SERVER
@@ -153,6 +153,8 @@ class CopyUp(Job):
         if override is not None:
             found = override.apply(*node.at(), found)
         self._stat = found
+        if union.owners is None or not union.owners.lenient:
+            idmapped.check(node.layer(), found)
         if not node.unlinked:
             ensure_upper(union, node.parent or union.root)
         staging = union.staging_area()

@@ -41,6 +41,7 @@ class Layer:
     below: the layers below it that show in the union.  follow: redirects found in it are followed.
     metacopy: files in it whose data are below are followed.  data_layers: those in which such files may have their data.
     override: it has owners and modes in xattrs.  traps: (dev, ino) of what lies in it and is not entered (see `traps`).
+    nobody: the ids that stand for owners without one, where it lies on an idmapped mount.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Layer:
     data_layers: tuple[Layer, ...] = ()
     override: Override | None = None
     traps: frozenset[tuple[int, int]] = frozenset()
+    nobody: tuple[int, int] | None = None
     base: Fd | None = None
     readable: Fd | None = None
 

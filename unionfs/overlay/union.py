@@ -11,7 +11,7 @@ from typing import Final
 
 from unionfs.linux import creds, fs, procfs, stat
 from unionfs.linux.fd import Fd
-from unionfs.overlay import checks, identity, lookup, marks, override, owners
+from unionfs.overlay import checks, identity, idmapped, lookup, marks, override, owners
 from unionfs.overlay import layer as layers
 from unionfs.overlay.config import RedirectDir, UnionConfig, Uuid, Verity, Xino
 from unionfs.overlay.creator import Identity
@@ -96,6 +96,7 @@ class Union:
                 opened.insert(0, upper)
             checks.check(config, [*opened, *data], work)
             _apply_identity(config, opened)
+            idmapped.note(opened)
             overlays = mounted_overlays()
             if config.upper is not None and config.work is not None:
                 locks.append(lock_directory(upper.root.fd(), "upperdir", config.upper, overlays))
@@ -143,7 +144,10 @@ class Union:
                 os.rmdir(WORK, dir_fd=work)
                 raise
         except OSError as error:
-            raise LayerError(f"workdir: {os.fsdecode(config.work)} can't be prepared: {error.strerror}") from None
+            why = error.strerror
+            if error.errno == errno.EOVERFLOW:
+                why = "the server has no id on its idmapped mount; name both directories by another mount"
+            raise LayerError(f"workdir: {os.fsdecode(config.work)} can't be prepared: {why}") from None
         return staging
 
     @property
