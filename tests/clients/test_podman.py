@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients import podman
+from tests.support.mounts import REPOSITORY
 
 PROGRAMS = ("sh", "cat", "ls", "rm", "mkdir", "cp", "mv", "id", "chmod", "stat", "sleep")
 
@@ -75,3 +76,23 @@ def test_podman_rootless(files: list[Path]) -> None:
     done = podman.rootless(USE, files)
     assert done.returncode == 0, done.stderr
     assert done.stdout == EXPECTED, done.stderr
+
+
+DOCUMENTED = """
+sed -n '/^    \\[storage\\]/,/^$/s/^    //p' README.md > storage.conf
+sed -i "s,/usr/local/bin/unionfs,$PWD/unionfs,; s,/run/containers/storage,$PWD/runroot,; s,/var/lib/,$PWD/lib/," storage.conf
+cat storage.conf >&2
+grep -c -e runroot -e graphroot storage.conf
+test -z "$INSIDE" || sed -i -e /runroot/d -e /graphroot/d storage.conf
+podman import -q image.tar tiny >/dev/null
+podman info --format '{{json .Store.GraphOptions}}' | grep -o '"unionfs: version [0-9]' | tr -d '"'
+$INSIDE sh -euc 'mounted=$(podman image mount tiny); cat $mounted/etc/motd; podman image unmount tiny >/dev/null'
+podman rmi -f -a >/dev/null
+"""
+
+
+def test_the_configuration_in_the_readme(files: list[Path], scratch: Path) -> None:
+    """As the whole of the file, which many systems don't have."""
+    needed = [files[0], REPOSITORY / "README.md"]
+    for done in (podman.as_root(scratch, DOCUMENTED, needed), podman.rootless(DOCUMENTED, needed)):
+        assert (done.returncode, done.stdout) == (0, "2\nunionfs: version 0\nhello\n"), done.stderr
