@@ -150,8 +150,10 @@ def bind(source: Path, target: Path, then: str | None = None) -> Iterator[None]:
     ("upper", "work", "lower"),
     [
         ("a", "work", "a"),
+        ("a/inside", "work", "a"),
         ("a", "work", "a/inside"),
         ("upper", "a", "a"),
+        ("upper", "a/inside", "a"),
         ("a", "a", "lower0"),
         ("a", "a/inside", "lower0"),
         ("a/inside", "a", "lower0"),

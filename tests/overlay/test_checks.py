@@ -119,7 +119,8 @@ class TestOverlaps:
             for place in places:
                 with pytest.raises(OSError, match=os.strerror(errno.ELOOP)):
                     os.stat(layers.mnt / place)
-        with opened(nested) as union:
+        refused(nested, "overlaps")
+        with opened(nested, nested=True) as union:
             changes_meant(layers.lowers[0])
             assert merge.index_of(union, directory_of(union, "inside")).names.keys() == {b"upper", b"work"}
             assert node_of(union, "file") is not None

@@ -134,7 +134,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("upper", "work"),
-        [("upper", "upper"), ("lower0", "work"), (".", "work")],
+        [("upper", "upper"), ("lower0", "work"), ("lower0/dir", "work"), ("upper", "lower0/dir"), (".", "work")],
     )
     def test_overlaps(self, upper: str, work: str, filled: Layers) -> None:
         base = os.fsencode(filled.mnt.parent)

@@ -43,7 +43,7 @@ from unionfs.linux.mount import (
 from unionfs.overlay.config import Fsync, RedirectDir, Uuid, Verity, XattrPermissions, Xino
 from unionfs.serve.config import Binding, InodePassthrough, LowerIo, Passthrough
 
-_PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable")
+_PROPAGATION = ("rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable")
 _ATIME_KINDS = MS_NOATIME | MS_RELATIME | MS_STRICTATIME
 
 
@@ -247,6 +247,7 @@ _MOUNT = (
     bits("lazytime", "keep changed times in memory for a while", put=MS_LAZYTIME),
     bits("nolazytime", "take back lazytime", take=MS_LAZYTIME),
     *(label(name) for name in LABELS),
+    fixed("private", Section.MOUNT, "as for a volume: the upper layer may lie in a lower one", "nested", True),
     fixed("remount", Section.MOUNT, "change these flags of a union that is mounted already", "remount", True),
     Option("fsname", Section.MOUNT, "what to show as the mount's source", _name_source, Arity.VALUE, "NAME"),
 )
@@ -273,7 +274,7 @@ def _passed_over() -> tuple[Option, ...]:
         "noiversion": "for mount(8)",
         "mand": "for mount(8); gone from the kernel",
         "nomand": "for mount(8); gone from the kernel",
-        **dict.fromkeys(_PROPAGATION, "for mount(8) and buildah"),
+        **dict.fromkeys(_PROPAGATION, "for mount(8)"),
         "default_permissions": "always so: the kernel checks permissions",
         "nooverride_creds": "as of overlayfs; always so",
         "kernel_cache": "libfuse; what is cached is decided file by file",

@@ -24,6 +24,7 @@ class Settings:
     lowers: list[bytes] = field(default_factory=list)
     upper: bytes | None = None
     work: bytes | None = None
+    nested: bool = False
     read_only: bool = False
     remount: bool = False
     userxattr: bool = False
@@ -119,6 +120,7 @@ class Settings:
             lowers=tuple(absolute(path) for path in self.lowers),
             upper=None if self.upper is None else absolute(self.upper),
             work=None if self.upper is None or self.work is None else absolute(self.work),
+            nested=self.nested,
             userxattr=self.userxattr,
             xino=self.xino,
             uuid=self.uuid,

@@ -65,7 +65,7 @@ def _is_casefolded(fd: int) -> bool:
 def _check_overlaps(config: UnionConfig, opened: list[Layer], work: int) -> None:
     """No layer may be another one, nor lie in one, by whatever path (ELOOP in the kernel's overlayfs).
 
-    The upper one and the work directory may lie in a lower one.
+    The upper one and the work directory may lie in a lower one if the configuration says so.
     What another filesystem is mounted on inside a layer is no part of it, if the layer was opened without what is mounted in it.
     """
     roots: dict[_Identity, _Root] = {}
@@ -87,7 +87,7 @@ def _check_overlaps(config: UnionConfig, opened: list[Layer], work: int) -> None
             outer = roots[identity]
             if outer is root or (outer.layer.private and identity[0] != inner[0]):
                 continue
-            if root.layer.is_upper and outer.option == "lowerdir":
+            if config.nested and root.layer.is_upper and outer.option == "lowerdir":
                 outer.layer.traps |= {inner}
             else:
                 raise _overlap(root, outer)

@@ -98,6 +98,7 @@ class UnionConfig:
         escapes of the option string already taken away; symlinks and `..` in them are still as the user wrote them.
     upper, work: the writable layer and the directory beside it where changes are staged; both or neither. None: a
         read-only union.
+    nested: the upper layer and the work directory may lie in a lower layer, of which they are no part then.
     userxattr: keep private marks in `user.overlay.` instead of `trusted.overlay.`; without the privilege for the latter
         that is so anyhow.
     index: all names of a lower file stay one file when it is copied up, by an index in the work directory.
@@ -121,6 +122,7 @@ class UnionConfig:
     lowers: tuple[bytes, ...]
     upper: bytes | None = None
     work: bytes | None = None
+    nested: bool = False
     userxattr: bool = False
     xino: Xino = Xino.AUTO
     uuid: Uuid = Uuid.AUTO
