@@ -155,6 +155,27 @@ def test_append_only_outlives_the_copy_up_and_the_mount(layers: Layers, subject:
     assert os.getxattr(layers.top / "d/f", "trusted.overlay.protattr") == b"a"
 
 
+def test_flags_are_carried(make_layers: LayersFactory, subject: Driver) -> None:
+    """Synchronous and without access times; those that the upper filesystem gives by itself stay: ext4's extents are no flag of
+    ours to take, and without them the file allows less.
+    """
+
+    def fill(layers: Layers, b: Builder) -> None:
+        for name in ("A", "S", "d", "none", "AS"):
+            b.lower().file(name, b"content")
+            if name != "none":
+                chattr(f"+{name}", b.lower().base / name)
+
+    def steps(a: Actor) -> None:
+        for name in ("A", "S", "d", "none", "AS"):
+            for _ in range(2):
+                a(ops.run, "lsattr", "-d", name)
+                os.chmod(name, 0o600)
+
+    ours, kernel = both(make_layers, subject, fill, steps)
+    assert ours == kernel
+
+
 def set_flags(a: Actor) -> None:
     """chattr(1) and lsattr(1) on a lower file, an upper one, and directories; some flags that bar others."""
     for name in ("lower", "upper", "dir"):

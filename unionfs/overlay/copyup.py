@@ -231,7 +231,7 @@ class CopyUp(Job):
         """The inode flags that overlayfs carries along; those that would bar the copy-up itself go to an xattr."""
         assert self._stat is not None
         if self._source >= 0 and self._target >= 0 and (flags := _carried_flags(self._source)):
-            fs.set_inode_flags(self._target, flags)
+            fs.set_inode_flags(self._target, fs.inode_flags(self._target) | flags)
         letters = protect.encode(protect.real_flags(self._node, self._stat))
         if letters:
             asowner.write(*here, self._union.prefix + "protattr", letters)
