@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from tests.oracle.child import in_child
+from tests.support import pyfuse3
 from tests.support.mounts import kill_servers
 
 P = ParamSpec("P")
@@ -55,8 +56,10 @@ class Actor:
         self._opened = 0
 
     def __call__(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Calls, records, and returns the result, or None after an OSError."""
+        """Calls, records, and returns the result, or None after an OSError and for what the binding that is tried lacks."""
         name = getattr(call, "__name__", "call")
+        if pyfuse3.lacks_call(name, args):
+            return None
         label = self._who + _label(name, args, kwargs)
         try:
             value = call(*args, **kwargs)
@@ -67,10 +70,13 @@ class Actor:
         return value
 
     def fd(self, path: str, flags: int, mode: int = 0o644) -> Fd:
-        """open(2); records success or errno. Returns the descriptor, or -1, on which every later call records EBADF."""
+        """open(2); records success or errno. Returns the descriptor, or -1, on which every later call records EBADF.
+
+        Without asking it is -1 for what the binding that is tried lacks.
+        """
         label = self._who + _label("open", (path, flag_names(flags), oct(mode)), {})
         try:
-            fd = Fd(os.open(path, flags | os.O_CLOEXEC, mode))
+            fd = Fd(-1 if pyfuse3.lacks_open(flags) else os.open(path, flags | os.O_CLOEXEC, mode))
             self.steps.append(Step(label, "ok"))
         except OSError as error:
             fd = Fd(-1)

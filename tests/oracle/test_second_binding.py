@@ -29,8 +29,8 @@ from tests.oracle.cases_redirect import REDIRECT
 from tests.oracle.conftest import RunCase
 from tests.oracle.suites import SUITES
 from tests.oracle.test_differential import check, every_case
-from tests.support import pyfuse3
-from tests.support.mounts import Driver, Layers, Unionfs, option_string, unmount
+from tests.support import pyfuse3, syscalls
+from tests.support.mounts import BINDING, Driver, Layers, Unionfs, option_string, unmount
 from unionfs.linux import fs
 
 OPTIONS = {"binding": "pyfuse3"}
@@ -47,7 +47,10 @@ SUBSET = [without_what_is_lacking(suite) for suite in CHOSEN]
 
 
 @pytest.mark.parametrize(("suite", "name"), list(every_case(SUBSET, "-pyfuse3")))
-def test_as_the_kernel(suite: Suite, name: str, run_case: RunCase, subject: Driver) -> None:
+def test_as_the_kernel(
+    suite: Suite, name: str, run_case: RunCase, subject: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BINDING, "pyfuse3")
     check(suite, name, run_case(suite, name, OPTIONS), subject)
 
 
@@ -55,6 +58,8 @@ def test_the_list_of_what_is_lacking_names_cases() -> None:
     names = [f"{suite.name}-{case}" for suite in SUITES for case in suite.cases]
     for pattern in pyfuse3.CASES:
         assert [name for name in names if fnmatchcase(name, pattern)], pattern
+    for call in pyfuse3.CALLS:
+        assert callable(getattr(ops, call, getattr(syscalls, call, None))), call
 
 
 # ---------------------------------------------------------------------------------------------------------- what is lacking

@@ -105,10 +105,14 @@ def test_a_number_of_which_there_may_be_handles_stays(make_layers: LayersFactory
         assert numbers.nodeid(a.ino) == a.nodeid
 
 
-def test_a_listed_name_without_a_node_has_a_number_of_its_own(numbers: Numbers) -> None:
-    drawn = {numbers.unused() for _ in range(3)}
-    assert len(drawn) == 3
-    assert all(number > OWN and numbers.find_nodeid(number) is None for number in drawn)
+def test_references_that_the_kernel_never_took(numbers: Numbers) -> None:
+    """It drops them as soon as it has listed the name, by the number of whatever node that may be."""
+    numbers.refused[77] += 2
+    assert numbers.refuse(78, 1) == 0
+    assert numbers.refuse(77, 1) == 1
+    assert numbers.refuse(77, 5) == 1
+    assert numbers.refuse(77, 5) == 0
+    assert not numbers.refused
 
 
 # --------------------------------------------------------------------------------------------------------- without the package

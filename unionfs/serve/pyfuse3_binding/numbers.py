@@ -2,12 +2,14 @@
 
 pyfuse3 has one number, `st_ino` of its EntryAttributes, for what are two in FUSE: the nodeid, and the inode number that users
 see.  So a node gets its inode number as its nodeid too.  Where that is taken, or means another node to the kernel (1 is the
-root), it gets one of a range that the union never uses; such a node shows its inode number by stat(2), but not in listings.
+root), it gets one of a range that the union never uses; such a node shows its inode number by stat(2), but in listings its name
+alone can be shown with it.
 """
 
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from typing import Final
 
 from unionfs.overlay.exports import Exports
@@ -18,14 +20,18 @@ _OWN: Final = 1 << 63
 
 
 class Numbers:
-    """The numbers of the nodes that the kernel knows."""
+    """The numbers of the nodes that the kernel knows.
 
-    __slots__ = ("_exports", "_inodes", "_next", "_nodeids", "_numbers")
+    refused: how often names were listed with a number, but without the node that it may stand for.
+    """
+
+    __slots__ = ("_exports", "_inodes", "_next", "_nodeids", "_numbers", "refused")
 
     def __init__(self, inodes: Inodes, exports: Exports | None) -> None:
         self._inodes = inodes
         self._exports = exports
         self._next = _OWN
+        self.refused = Counter[int]()
         self._numbers = {ROOT_ID: ROOT_ID}
         self._nodeids = {ROOT_ID: ROOT_ID}
 
@@ -49,10 +55,8 @@ class Numbers:
         number = self._numbers.get(nodeid)
         if number is not None:
             return number
-        return ino if ROOT_ID < ino < _OWN and ino not in self._nodeids else self.unused()
-
-    def unused(self) -> int:
-        """A number that no node has, nor ever gets by itself."""
+        if ROOT_ID < ino < _OWN and ino not in self._nodeids:
+            return ino
         self._next += 1
         return self._next
 
@@ -60,6 +64,14 @@ class Numbers:
         """The kernel is told of the node by this number."""
         self._numbers[nodeid] = number
         self._nodeids[number] = nodeid
+
+    def refuse(self, number: int, lookups: int) -> int:
+        """How many of the references to a number that the kernel drops are those it never took, of `refused`."""
+        count = min(lookups, self.refused[number])
+        self.refused[number] -= count
+        if not self.refused[number]:
+            del self.refused[number]
+        return count
 
     def forget(self, nodeid: int) -> None:
         """The kernel has dropped references to the node: its number goes with it.  Of what handles may name it stays."""

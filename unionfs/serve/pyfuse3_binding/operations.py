@@ -1,7 +1,7 @@
 """How does each of pyfuse3's requests reach its handler?  The methods that pyfuse3 calls, one for each operation.
 
-What the kernel says and pyfuse3 does not pass on is found out where it matters (`_is_privileged`); what can't be found out is
-listed in unionfs(8), "A SECOND BINDING".
+What the kernel says and pyfuse3 does not pass on is found out where it matters, as by whom a set-id bit may be kept; what can't
+be found out is listed in unionfs(8), "A SECOND BINDING".
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from unionfs.linux import creds
 from unionfs.overlay import acl
 from unionfs.overlay.errors import CopyUpNeeded, ScanNeeded
 from unionfs.overlay.inodes import ROOT_ID
+from unionfs.serve import callers
+from unionfs.serve.attributes import AttrReply
 from unionfs.serve.context import Context
 from unionfs.serve.copyups import CopyUps
 from unionfs.serve.dispatch import Server
@@ -55,6 +57,12 @@ class _Caller(NamedTuple):
 
 
 _NOBODY: Final = _Caller()
+
+
+def _header(opcode: Opcode, nodeid: int, caller: Any) -> Header:
+    return Header(0, opcode, 0, nodeid, caller.uid, caller.gid, caller.pid, 0)
+
+
 _Method = Callable[Concatenate["Operations", _P], Awaitable[_T]]
 
 
@@ -84,20 +92,29 @@ class _Open(NamedTuple):
 
 
 class _Listing:
-    """The entries of one part of a listing, on their way into pyfuse3's reply."""
+    """The entries of one part of a listing, on their way into pyfuse3's reply.
 
-    __slots__ = ("_numbers", "_token")
+    unshown: nodes of which nothing but the name was listed.
+    """
+
+    __slots__ = ("_numbers", "_token", "unshown")
 
     def __init__(self, numbers: Numbers, token: pyfuse3.ReaddirToken) -> None:
         self._numbers = numbers
         self._token = token
+        self.unshown: list[int] = []
 
     def add_plus(self, entry: Entry | None, name: bytes, ino: int, next_offset: int, dtype: int) -> bool:
-        """As `DirBuffer.add_plus`; every entry has to have a node here.  For the dots the kernel ignores it, whatever it is."""
-        if entry is None:
-            number = ino if name in _DOTS else self._numbers.unused()
-            return bool(pyfuse3.readdir_reply(self._token, name, values.name_only(number, dtype), next_offset))
-        number = self._numbers.choose(entry.nodeid, entry.attr.ino)
+        """As `DirBuffer.add_plus`; a node that would be listed with another inode number than its own is left out, too."""
+        number = ino if entry is None else self._numbers.choose(entry.nodeid, ino)
+        if entry is None or number != ino:
+            if not pyfuse3.readdir_reply(self._token, name, values.name_only(ino, dtype), next_offset):
+                return False
+            if name not in _DOTS:
+                self._numbers.refused[ino] += 1
+            if entry is not None:
+                self.unshown.append(entry.nodeid)
+            return True
         if not pyfuse3.readdir_reply(self._token, name, values.entry(entry, number), next_offset):
             return False
         self._numbers.keep(entry.nodeid, number)
@@ -139,7 +156,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
         self, handle: Callable[[Header, Any], Any], opcode: Opcode, nodeid: int, caller: Any, request: Any
     ) -> Any:
         """The answer of a handler, called again after what it had to wait for, as by the session."""
-        header = Header(0, opcode, 0, nodeid, caller.uid, caller.gid, caller.pid, 0)
+        header = _header(opcode, nodeid, caller)
         if self._debug:
             _log.debug("%s", describe(header, request))
         while True:
@@ -175,15 +192,18 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
         return values.missing(self._valid) if found is None else self._entry(found)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        """Has no answer, and so nobody to take an exception.  The kernel also forgets names that were listed without a node."""
+        """Has no answer, and so nobody to take an exception."""
         for number, lookups in inode_list:
-            nodeid = self._numbers.find_nodeid(number)
-            if nodeid is not None:
+            nodeid, lookups = self._numbers.find_nodeid(number), lookups - self._numbers.refuse(number, lookups)
+            if nodeid is not None and lookups:
                 try:
-                    await self._ask(Opcode.BATCH_FORGET, 0, _NOBODY, kinds.BatchForget(((nodeid, lookups),)))
+                    await self._forget(nodeid, lookups)
                 except Exception:
                     _log.exception("forget failed")
-                self._numbers.forget(nodeid)
+
+    async def _forget(self, nodeid: int, lookups: int) -> None:
+        await self._ask(Opcode.BATCH_FORGET, 0, _NOBODY, kinds.BatchForget(((nodeid, lookups),)))
+        self._numbers.forget(nodeid)
 
     @_operation
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
@@ -272,31 +292,23 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
     @_operation
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         """XATTR_CREATE and XATTR_REPLACE pyfuse3 has seen to."""
-        nodeid = self._numbers.nodeid(inode)
-        flags = abi.SETXATTR_ACL_KILL_SGID if name == _ACCESS_ACL and await self._loses_sgid(nodeid, ctx) else 0
+        nodeid, flags = self._numbers.nodeid(inode), 0
+        if name == _ACCESS_ACL:
+            found: AttrReply = await self._ask(Opcode.GETATTR, nodeid, ctx, kinds.Getattr(0, 0))
+            if not callers.may_keep_set_ids(_header(Opcode.SETXATTR, nodeid, ctx))(found.attr.gid):
+                flags = abi.SETXATTR_ACL_KILL_SGID
         await self._ask(Opcode.SETXATTR, nodeid, ctx, kinds.Setxattr(name, value, 0, flags))
 
     @_operation
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         await self._ask(Opcode.REMOVEXATTR, self._numbers.nodeid(inode), ctx, kinds.Removexattr(name))
 
-    def _is_privileged(self, caller: pyfuse3.RequestContext) -> bool:
-        """May the caller keep set-id bits?"""
-        return creds.has_capability(creds.CAP_FSETID, caller.pid)
-
-    async def _loses_sgid(self, nodeid: int, caller: pyfuse3.RequestContext) -> bool:
-        """What the kernel says by SETXATTR_ACL_KILL_SGID: the caller may not keep the bit, nor is it in the file's group."""
-        if self._is_privileged(caller):
-            return False
-        group = (await self._ask(Opcode.GETATTR, nodeid, caller, kinds.Getattr(0, 0))).attr.gid
-        return group != caller.gid and group not in pyfuse3.get_sup_groups(caller.pid)
-
     # -------------------------------------------------------------------------------------------------------------- files
 
     @_operation
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         nodeid = self._numbers.nodeid(inode)
-        kill = bool(flags & os.O_TRUNC) and not self._is_privileged(ctx)
+        kill = bool(flags & os.O_TRUNC) and not creds.has_capability(creds.CAP_FSETID, ctx.pid)
         request = kinds.Open(flags, abi.OPEN_KILL_SUIDGID if kill else 0)
         return self._opened(nodeid, await self._ask(Opcode.OPEN, nodeid, ctx, request))
 
@@ -316,9 +328,11 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
 
     @_operation
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        """The kernel takes set-id bits away by itself beforehand, since libfuse does not say that the server does."""
+        """The kernel takes set-id bits and capabilities away by itself beforehand, since libfuse does not say that the server
+        does; what is there yet has to stay, as with every write of pages that were changed through a mapping.
+        """
         nodeid, own_fh = self._opens[fh]
-        request = kinds.Write(own_fh, off, len(buf), 0, 0, 0, memoryview(buf))
+        request = kinds.Write(own_fh, off, len(buf), abi.WRITE_CACHE, 0, 0, memoryview(buf))
         written: int = await self._ask(Opcode.WRITE, nodeid, _NOBODY, request)
         return written
 
@@ -352,6 +366,8 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
             self._server.directories.list_into(header, request.offset, listing)
 
         await self._call(handle, Opcode.READDIRPLUS, self._numbers.nodeid(fh), _NOBODY, kinds.Readdir(fh, start_id, 0))
+        for nodeid in listing.unshown:
+            await self._forget(nodeid, 1)
 
     @_operation
     async def fsyncdir(self, fh: int, datasync: bool) -> None:

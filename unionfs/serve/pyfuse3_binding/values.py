@@ -59,11 +59,16 @@ def missing(valid: tuple[int, int]) -> pyfuse3.EntryAttributes:
     return made
 
 
-def name_only(number: int, dtype: int) -> pyfuse3.EntryAttributes:
-    """A listed name of which nothing may be kept: its LOOKUP says what it is.  dtype: DT_ type of readdir(3)."""
+def name_only(ino: int, dtype: int) -> pyfuse3.EntryAttributes:
+    """A listed name with an inode number, for which the kernel is to take no node.  dtype: DT_ type of readdir(3).
+
+    It lists the name, finds that no file can be of this size, and drops the reference it would have taken to the node with this
+    number (fs/fuse/readdir.c, parse_dirplusfile).
+    """
     made = pyfuse3.EntryAttributes()
-    made.st_ino = number
+    made.st_ino = ino
     made.st_mode = dtype << 12
+    made.st_size = -1
     made.entry_timeout = 0
     made.attr_timeout = 0
     return made
