@@ -17,7 +17,7 @@ from tests.oracle.actor import errno_name
 from tests.oracle.intended import NAMELESS, NO_ORIGIN, UNTOUCHED
 from tests.oracle.io_worker import Answer
 from tests.oracle.union_script import Call
-from tests.support import syscalls
+from tests.support import pyfuse3, syscalls
 from tests.support.trees import DEFAULT_LEAVE_OUT, TYPES, Record, record_of
 
 P = ParamSpec("P")
@@ -92,6 +92,8 @@ class Lane:
         """One call; KeyError for a slot that is empty."""
         if call.name in PATH_CALLS:
             return PATH_CALLS[call.name](*call.args)
+        if pyfuse3.lacks_call(call.name, call.args):
+            return None
         if call.name in FD_CALLS:
             slot, *rest = call.args
             assert isinstance(slot, int)
@@ -364,7 +366,7 @@ class LaneHands:
 
     def enter(self, directories: dict[int, str]) -> None:
         """Begins lanes in these directories."""
-        os.umask(0o022)
+        os.umask(pyfuse3.usual_umask())
         self._lanes = {number: Lane(directory) for number, directory in directories.items()}
 
     def let_go(self) -> None:

@@ -10,6 +10,7 @@ import errno
 import functools
 import logging
 import os
+import stat
 from collections.abc import Awaitable, Callable, Sequence
 from types import CoroutineType
 from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
@@ -264,8 +265,17 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
         self, inode: int, attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:  # fmt: skip
-        request = values.setattr_request(attr, fields, fh)
-        return values.attributes(await self._ask(Opcode.SETATTR, self._numbers.nodeid(inode), ctx, request))
+        nodeid, request = self._numbers.nodeid(inode), values.setattr_request(attr, fields, fh)
+        if fields.update_size and not creds.has_capability(creds.CAP_FSETID, ctx.pid):
+            request = request._replace(valid=request.valid | abi.FATTR_KILL_SUIDGID)
+        if fields.update_mode and request.mode & stat.S_ISGID and not await self._may_keep_sgid(nodeid, ctx):
+            request = request._replace(mode=request.mode & ~stat.S_ISGID)
+        return values.attributes(await self._ask(Opcode.SETATTR, nodeid, ctx, request))
+
+    async def _may_keep_sgid(self, nodeid: int, caller: pyfuse3.RequestContext) -> bool:
+        """What the kernel says with a change, or sees to itself: is the caller in the file's group, or privileged?"""
+        found: AttrReply = await self._ask(Opcode.GETATTR, nodeid, caller, kinds.Getattr(0, 0))
+        return callers.may_keep_set_ids(_header(Opcode.SETATTR, nodeid, caller))(found.attr.gid)
 
     @_operation
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -292,11 +302,9 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
     @_operation
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         """XATTR_CREATE and XATTR_REPLACE pyfuse3 has seen to."""
-        nodeid, flags = self._numbers.nodeid(inode), 0
-        if name == _ACCESS_ACL:
-            found: AttrReply = await self._ask(Opcode.GETATTR, nodeid, ctx, kinds.Getattr(0, 0))
-            if not callers.may_keep_set_ids(_header(Opcode.SETXATTR, nodeid, ctx))(found.attr.gid):
-                flags = abi.SETXATTR_ACL_KILL_SGID
+        nodeid = self._numbers.nodeid(inode)
+        kill = name == _ACCESS_ACL and not await self._may_keep_sgid(nodeid, ctx)
+        flags = abi.SETXATTR_ACL_KILL_SGID if kill else 0
         await self._ask(Opcode.SETXATTR, nodeid, ctx, kinds.Setxattr(name, value, 0, flags))
 
     @_operation
