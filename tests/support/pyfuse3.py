@@ -20,6 +20,7 @@ DROPPED = "asking for changed attributes writes changed pages back, and with the
 KEPT = "a capability stays that the native binding can't keep"
 FLAGS = "there are no ioctls"
 PASSED = "there is no passthrough"
+IDS = "no other ids can be mapped over the mount"
 HANDLES = "handles are handed out also without nfs_export, and become stale"
 
 CALLS: dict[str, str] = {
@@ -53,6 +54,10 @@ TESTS: dict[str, str] = {
     "tests/oracle/test_protection.py*": FLAGS,
     "tests/oracle/test_mistakes.py::test_nothing_is_written_into_a_lower[[]fallocate-*": ALLOCATE,
     "tests/oracle/test_mistakes.py::test_upper_on_another_filesystem*": NAMELESS,
+    "tests/clients/test_bad_input.py::test_a_draft_of_the_kernel*": PASSED,
+    "tests/clients/test_durability.py::test_a_volatile_mount_that_failed_bars_none": PASSED,
+    "tests/clients/test_fio_verify.py::test_fio_verifies[[]on-*": PASSED,
+    "tests/clients/test_idmapped.py*": IDS,
     "tests/clients/test_handles.py::test_off": HANDLES,
     "*passthrough=on*": PASSED,
 }
