@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 from tests.oracle.actor import errno_name
 from tests.oracle.io_mapping import Mapping
 from tests.oracle.ops import Seen, seen
+from tests.support import pyfuse3
 from tests.support.syscalls import die_with_parent, fallocate, renameat2
 
 PAGE = mmap.PAGESIZE
@@ -185,6 +186,8 @@ class Hands:
 
     def fallocate(self, slot: int, mode: int, offset: int, size: int) -> None:
         """fallocate(2)."""
+        if pyfuse3.lacks_call("fallocate", (slot, mode)):
+            return
         fallocate(self._fds[slot], mode, offset, size)
 
     def copy(self, source: int, target: int, size: int, source_offset: int, offset: int) -> int:

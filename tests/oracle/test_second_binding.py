@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import struct
 import subprocess
@@ -67,9 +68,11 @@ def test_the_list_of_what_is_lacking_names_cases() -> None:
 
 @pytest.fixture
 def mnt(layers: Layers) -> Iterator[Path]:
-    """A union over pyfuse3 with a lower and an upper file."""
+    """A union over pyfuse3 with a lower and an upper file, and a lower one of two names."""
     (layers.lowers[0] / "lower").write_bytes(b"below" * 1000)
     (layers.top / "upper").write_bytes(b"above" * 1000)
+    (layers.lowers[0] / "twice").write_text("two names")
+    os.link(layers.lowers[0] / "twice", layers.lowers[0] / "again")
     with Unionfs().mount(layers, OPTIONS) as mounted:
         yield mounted
 
@@ -104,14 +107,27 @@ def test_holes_are_data(mnt: Path, layers: Layers) -> None:
     assert (layers.top / "sparse").stat().st_blocks == 0
 
 
-def test_listings_agree_with_stat(mnt: Path) -> None:
-    """pyfuse3 has one number for an inode and its nodeid: users see that of the inode."""
+def test_listings_agree_with_stat(mnt: Path, layers: Layers) -> None:
+    """pyfuse3 has one number for an inode and its nodeid: users see that of the inode, also where two nodes have the same."""
     (mnt / "lower").write_bytes(b"copied up")
     (mnt / "new").mkdir()
     found = ops.listing(os.fspath(mnt))
     assert (found.unequal, found.absent) == ([], [])
     with os.scandir(mnt) as entries:
         assert all(entry.inode() == os.stat(entry.path).st_ino for entry in entries)
+
+
+def test_names_of_one_lower_file(mnt: Path, layers: Layers) -> None:
+    """Without index they are several files of one number. Listing one doesn't make the kernel lose hold of another."""
+    with open(mnt / "twice") as first:
+        for _ in range(3):
+            with os.scandir(mnt) as entries:
+                numbers = {entry.name: entry.inode() for entry in entries}
+            assert numbers["twice"] == numbers["again"] == os.fstat(first.fileno()).st_ino
+            Path("/proc/sys/vm/drop_caches").write_text("2\n")
+        (mnt / "again").write_text("changed")
+        assert first.read() == "two names"
+    assert [(mnt / name).read_text() for name in ("twice", "again")] == ["two names", "changed"]
 
 
 def test_it_says_why_there_is_no_passthrough(layers: Layers) -> None:
@@ -128,3 +144,28 @@ def test_set_id_bits_go_with_a_truncating_open(mnt: Path) -> None:
     stranger = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     subprocess.run([*stranger, "sh", "-c", ": > lower"], cwd=mnt, check=True)
     assert (mnt / "lower").stat().st_mode & 0o7777 == 0o777
+
+
+def test_a_changed_mapping_takes_no_capability(mnt: Path) -> None:
+    """Its pages are written by the server as any other data, and those take the capability away."""
+    value = syscalls.capability(1 << 13)
+    os.setxattr(mnt / "upper", "security.capability", value)
+    with open(mnt / "upper", "r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
+        os.setxattr(mnt / "upper", "security.capability", value)
+        mapping[:3] = b"map"
+        mapping.flush()
+    assert os.getxattr(mnt / "upper", "security.capability") == value
+    (mnt / "upper").write_bytes(b"written")
+    assert "security.capability" not in os.listxattr(mnt / "upper")
+
+
+@pytest.mark.parametrize(("group", "kept"), [(1000, 0), (2000, 0o2000)])
+def test_set_group_id_without_execution(group: int, kept: int, mnt: Path) -> None:
+    """It stays for members of the file's group alone, which the kernel says by flags that pyfuse3 does not hand on."""
+    caller = ["setpriv", "--reuid=1000", f"--regid={group}", "--clear-groups", "sh", "-ec"]
+    for change in ("echo more >> lower", "truncate -s 3 lower", ": > lower"):
+        for mode in (0o6666, 0o2666):
+            os.chown(mnt / "lower", 1000, 2000)
+            (mnt / "lower").chmod(mode)
+            subprocess.run([*caller, change], cwd=mnt, check=True)
+            assert (mnt / "lower").stat().st_mode & 0o7777 == 0o666 | kept, (change, oct(mode))
