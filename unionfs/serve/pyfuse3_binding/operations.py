@@ -28,7 +28,6 @@ from unionfs.serve.context import Context
 from unionfs.serve.copyups import CopyUps
 from unionfs.serve.dispatch import Server
 from unionfs.serve.notices import tell_changes
-from unionfs.serve.opens import OpenReply
 from unionfs.serve.pyfuse3_binding import values
 from unionfs.serve.pyfuse3_binding.numbers import Numbers
 from unionfs.serve.scanning import Scans
@@ -85,13 +84,6 @@ def _operation(method: _Method[_P, _T]) -> _Method[_P, _T]:
     return guarded
 
 
-class _Open(NamedTuple):
-    """An open file: its node, and the handlers' own file handle."""
-
-    nodeid: int
-    fh: int
-
-
 class _Listing:
     """The entries of one part of a listing, on their way into pyfuse3's reply.
 
@@ -143,8 +135,6 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
         self._numbers = numbers
         self._copy_ups = CopyUps(context.union)
         self._scans = Scans(context.union)
-        self._opens: dict[int, _Open] = {}
-        self._last_fh = 0
 
     def init(self) -> None:
         self.started.set()
@@ -179,11 +169,6 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
         number = self._numbers.choose(entry.nodeid, entry.attr.ino)
         self._numbers.keep(entry.nodeid, number)
         return values.entry(entry, number)
-
-    def _opened(self, nodeid: int, opened: OpenReply) -> pyfuse3.FileInfo:
-        self._last_fh += 1
-        self._opens[self._last_fh] = _Open(nodeid, opened.fh)
-        return values.file_info(self._last_fh, opened)
 
     # ------------------------------------------------------------------------------------------------------------- names
 
@@ -318,7 +303,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
         nodeid = self._numbers.nodeid(inode)
         kill = bool(flags & os.O_TRUNC) and not creds.has_capability(creds.CAP_FSETID, ctx.pid)
         request = kinds.Open(flags, abi.OPEN_KILL_SUIDGID if kill else 0)
-        return self._opened(nodeid, await self._ask(Opcode.OPEN, nodeid, ctx, request))
+        return values.file_info(nodeid, await self._ask(Opcode.OPEN, nodeid, ctx, request))
 
     @_operation
     async def create(
@@ -326,11 +311,11 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         request = kinds.Create(flags, mode, ctx.umask, 0, name, ())
         entry, opened = await self._ask(Opcode.CREATE, self._numbers.nodeid(parent_inode), ctx, request)
-        return self._opened(entry.nodeid, opened), self._entry(entry)
+        return values.file_info(entry.nodeid, opened), self._entry(entry)
 
     @_operation
     async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:
-        nodeid, own_fh = self._opens[fh]
+        nodeid, own_fh = values.of_file(fh)
         found = await self._ask(Opcode.READ, nodeid, _NOBODY, kinds.Read(own_fh, off, size, 0, 0, 0))
         return os.pread(found.fd, found.length, found.offset) if isinstance(found, FileRange) else found
 
@@ -339,7 +324,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
         """The kernel takes set-id bits and capabilities away by itself beforehand, since libfuse does not say that the server
         does; what is there yet has to stay, as with every write of pages that were changed through a mapping.
         """
-        nodeid, own_fh = self._opens[fh]
+        nodeid, own_fh = values.of_file(fh)
         request = kinds.Write(own_fh, off, len(buf), abi.WRITE_CACHE, 0, 0, memoryview(buf))
         written: int = await self._ask(Opcode.WRITE, nodeid, _NOBODY, request)
         return written
@@ -350,13 +335,13 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
 
     @_operation
     async def fsync(self, fh: int, datasync: bool) -> None:
-        nodeid, own_fh = self._opens[fh]
+        nodeid, own_fh = values.of_file(fh)
         request = kinds.Fsync(own_fh, abi.FSYNC_FDATASYNC if datasync else 0)
         await self._ask(Opcode.FSYNC, nodeid, _NOBODY, request)
 
     @_operation
     async def release(self, fh: int) -> None:
-        nodeid, own_fh = self._opens.pop(fh)
+        nodeid, own_fh = values.of_file(fh)
         await self._ask(Opcode.RELEASE, nodeid, _NOBODY, kinds.Release(own_fh, 0, 0, 0))
 
     # -------------------------------------------------------------------------------------------------------- directories

@@ -13,6 +13,8 @@ from unionfs.wire.kinds import Setattr
 from unionfs.wire.reply import Attr, Entry, Statfs
 
 _SECOND: Final = 1_000_000_000
+#: The handlers' own file handles are below: a few bits that say what an open is counted as.
+_HANDLES: Final = 1 << 16
 
 
 def entry(found: Entry, number: int) -> pyfuse3.EntryAttributes:
@@ -74,10 +76,15 @@ def name_only(ino: int, dtype: int) -> pyfuse3.EntryAttributes:
     return made
 
 
-def file_info(fh: int, opened: OpenReply) -> pyfuse3.FileInfo:
-    """The reply to an open, with the file handle that the kernel gets."""
+def file_info(nodeid: int, opened: OpenReply) -> pyfuse3.FileInfo:
+    """The reply to an open.  The kernel's file handle says the node, too, which pyfuse3 does not at reads and writes."""
     direct, keep = bool(opened.flags & abi.FOPEN_DIRECT_IO), bool(opened.flags & abi.FOPEN_KEEP_CACHE)
-    return pyfuse3.FileInfo(fh=fh, direct_io=direct, keep_cache=keep)
+    return pyfuse3.FileInfo(fh=nodeid * _HANDLES + opened.fh, direct_io=direct, keep_cache=keep)
+
+
+def of_file(fh: int) -> tuple[int, int]:
+    """The nodeid and the handlers' own file handle in a file handle of the kernel's."""
+    return divmod(fh, _HANDLES)
 
 
 def setattr_request(wanted: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None) -> Setattr:
