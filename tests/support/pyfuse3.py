@@ -18,6 +18,7 @@ BIRTH = "statx(2) tells no time of birth"
 UMASK = "the umask counts also where there is a default access control list"
 DROPPED = "asking for changed attributes writes changed pages back, and with them the times"
 KEPT = "a capability stays that the native binding can't keep"
+NOW = "the present time is set like any other, which no append-only file takes"
 FLAGS = "there are no ioctls"
 PASSED = "there is no passthrough"
 IDS = "no other ids can be mapped over the mount"
@@ -50,7 +51,9 @@ TESTS: dict[str, str] = {
     "tests/clients/test_page_cache_sharing.py*": PASSED,
     "tests/clients/test_stacking.py*": PASSED,
     "tests/clients/test_status.py*": PASSED,
-    "tests/oracle/test_protection.py::test_protected[[]file-upper*": PASSED,
+    "tests/oracle/test_access_times.py::test_access_times[[]strictatime-auto*": PASSED,
+    "tests/oracle/test_protection.py::test_protected[[]*": NOW,
+    "tests/oracle/test_protection.py::test_protected_after_the_open": FLAGS,
     "tests/oracle/test_protection.py::test_flags_are_set_and_shown": FLAGS,
     "tests/oracle/test_protection.py::test_protections_of_what_is_on_the_upper_layer_alone*by ours*": FLAGS,
     "tests/oracle/test_protection.py::test_protections_of_what_is_on_the_upper_layer_alone[[]read by ours*": FLAGS,
