@@ -11,7 +11,6 @@ from typing import Final
 import trio
 
 from unionfs.linux import fd, process, procfs
-from unionfs.overlay import marks
 from unionfs.overlay.layer import Layer
 from unionfs.overlay.union import Union
 from unionfs.serve import inode_passthrough, pyfuse3_binding, stacking, status, surroundings
@@ -215,14 +214,7 @@ class _Mount:
 
     def _status(self) -> str:
         passthrough = f"passthrough: off ({self._backings.reason})" if self._backings.reason else "passthrough: on"
-        return "; ".join((passthrough, *self._adjustments()))
-
-    def _adjustments(self) -> list[str]:
-        """What is otherwise than as root, and why."""
-        found = []
-        if self._union.prefix == marks.USER and not self._union.config.userxattr:
-            found.append("userxattr, since trusted.* attributes are not allowed here")
-        return [*found, *filter(None, (surroundings.few_ids(),))]
+        return "; ".join((passthrough, *surroundings.adjustments(self._union)))
 
     def _log_status(self) -> None:
         """With `-d`: the state of passthrough, when the mount begins and when it ends."""
@@ -230,5 +222,5 @@ class _Mount:
             found = status.collect(
                 self._union, self._backings, self._server.opens, self._stack_depth, self._config.lower_io
             )
-            for line in (*found.lines(), *self._adjustments()):
+            for line in (*found.lines(), *surroundings.adjustments(self._union)):
                 _log.debug("%s", line)

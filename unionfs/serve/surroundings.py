@@ -9,6 +9,8 @@ import stat as modes
 from typing import Final
 
 from unionfs.linux import creds
+from unionfs.overlay import marks
+from unionfs.overlay.union import Union
 
 DEVICE: Final = "/dev/fuse"
 NO_PROC: Final = "/proc is not mounted: `mount -t proc proc /proc` first"
@@ -98,3 +100,11 @@ def few_ids() -> str:
         "this user namespace has a single user id: files can't belong to others; "
         "for more, name the user in /etc/subuid and /etc/subgid and map them (unshare --map-auto, podman unshare)"
     )
+
+
+def adjustments(union: Union) -> list[str]:
+    """What is otherwise than as root, and why."""
+    found = []
+    if union.prefix == marks.USER and not union.config.userxattr:
+        found.append("userxattr, since trusted.* attributes are not allowed here")
+    return [*found, *filter(None, (few_ids(),))]

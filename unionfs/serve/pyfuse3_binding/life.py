@@ -12,7 +12,7 @@ import pyfuse3
 import trio
 
 from unionfs.overlay.union import Union
-from unionfs.serve import status
+from unionfs.serve import status, surroundings
 from unionfs.serve.config import UNLIMITED_TIMEOUT, SessionConfig
 from unionfs.serve.context import Context
 from unionfs.serve.dispatch import Server
@@ -82,10 +82,11 @@ class _Life:
     async def _announce(self) -> None:
         await self.operations.started.wait()
         self._mounted.widen_readahead()
-        self._ready(f"passthrough: off ({_OBSTACLE})")
+        adjustments = surroundings.adjustments(self._union)
+        self._ready("; ".join((f"passthrough: off ({_OBSTACLE})", *adjustments)))
         if self._config.debug:
             found = status.collect(self._union, self._backings, self._server.opens, 0, self._config.lower_io)
-            for line in found.lines():
+            for line in (*found.lines(), *adjustments):
                 _log.debug("%s", line)
 
 
