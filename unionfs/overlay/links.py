@@ -166,12 +166,17 @@ def note_count(union: Union, node: Node) -> Stat:
     return found
 
 
-def keep_count(node: Node) -> None:
+def keep_count(union: Union, node: Node) -> None:
     """A name has gone, but others are known: they count, though the lower inode may have got names that were never counted
     (fs/overlayfs/dir.c, ovl_drop_nlink).
     """
-    if node.links is not None and node.upper:
-        node.links.extra = max(node.links.extra, 1 - stat.stat(*node.at()).nlink)
+    if node.links is None or not node.upper:
+        return
+    least = 1 - stat.stat(*node.at()).nlink
+    if node.links.extra < least:
+        node.links.extra = least
+        # The kernel has counted by itself.
+        union.changed.append(node)
 
 
 def is_gone(union: Union, node: Node) -> bool:

@@ -154,7 +154,7 @@ def forget_name(union: Union, node: Node, parent: DirNode, name: bytes, last: bo
             node.place(other, other_name)
         else:
             node.aliases.remove((parent, name))
-        links.keep_count(node)
+        links.keep_count(union, node)
         return
     if last and links.is_gone(union, node):
         node.unlinked = True
