@@ -13,6 +13,7 @@ from tests.bench.layers import BUILD, Layers, make_layers, settle
 from tests.bench.mounts import FileSystem, extra_file_system, known_file_systems, mounted
 from tests.bench.report import Results
 from tests.bench.scaling import make_stack
+from tests.bench.turns import turns
 from tests.bench.workloads import FULL, QUICK, Scale, Workload, all_workloads
 
 
@@ -85,7 +86,6 @@ def _chosen_workloads(only: list[str] | None, scale: Scale) -> list[Workload]:
 
 
 def _measure_all(scratch: Path, options: argparse.Namespace) -> None:
-    """Round by round, every workload on one file system after the other, each time another one first."""
     scale = _scale(options)
     file_systems = _chosen_file_systems(options)
     workloads = _chosen_workloads(options.only, scale)
@@ -97,12 +97,8 @@ def _measure_all(scratch: Path, options: argparse.Namespace) -> None:
         layers = make_layers(scratch, options.lower, sum(point.files for point in points))
         for point in points:
             make_stack(layers.stacks, point)
-        for turn in range(rounds):
-            for number, workload in enumerate(workloads):
-                print(f"round {turn + 1} of {rounds}: {workload.name}", file=sys.stderr)
-                first = (turn + number) % len(file_systems)
-                for fs in file_systems[first:] + file_systems[:first]:
-                    _measure(fs, workload, scale, layers, results)
+        for workload, fs in turns(rounds, [(workload.name, workload) for workload in workloads], file_systems):
+            _measure(fs, workload, scale, layers, results)
     finally:
         if results.titles():
             print(report.text(results))

@@ -16,6 +16,7 @@ from tests.bench.layers import Layers, flat_name, make_layers, settle
 from tests.bench.machine import description
 from tests.bench.mounts import KERNEL, OURS, REFERENCE, FileSystem, extra_file_system, known_file_systems, mounted
 from tests.bench.tables import table
+from tests.bench.turns import turns
 
 _MODULE = "tests.bench.latency"
 _BIG = 2 << 30
@@ -53,11 +54,9 @@ def _measure_all(scratch: Path, options: argparse.Namespace) -> None:
     file_systems = [fs for fs in known_file_systems() if fs.name in chosen and fs.installed()]
     file_systems += [extra_file_system(text) for text in options.peer]
     layers = _make_layers(scratch, big)
-    for turn in range(rounds):
-        for fs in file_systems[turn % len(file_systems) :] + file_systems[: turn % len(file_systems)]:
-            print(f"round {turn + 1} of {rounds}: {fs.name}", file=sys.stderr)
-            for title, found in _measure(fs, layers, big).items():
-                samples.setdefault((title, fs.name), []).append(found)
+    for _, fs in turns(rounds, [("lookups", None)], file_systems):
+        for title, found in _measure(fs, layers, big).items():
+            samples.setdefault((title, fs.name), []).append(found)
     print(_text(samples))
     if options.json:
         rows = [{"row": row, "fs": fs, "samples": [asdict(s) for s in found]} for (row, fs), found in samples.items()]

@@ -42,7 +42,44 @@ tmp_dir = "{base}/tmp"
 
 WRAPPER = """#!/bin/sh
 echo "$@" >> '{base}/mounts.log'
+'{base}/lowers' watch "$@"
 exec env PYTHONPATH='{search}' LD_LIBRARY_PATH='{libraries}' '{python}' -m unionfs "$@"
+"""
+
+LOWERS = """#!/bin/sh
+look() { find "$1/." -printf '%P %y %s %m %U %G %n %T@ %C@ %l\\n' | sort; }
+seen='{base}/lowers.seen'
+noted() { echo "$seen/$(echo "$1" | tr / _)$(stat -c %i.%w "$1" | tr -d ' ')"; }
+mkdir -p "$seen"
+if test "$1" = check; then
+    for before in "$seen"/*; do
+        layer=$(cat "$before.of" 2>/dev/null) && test -d "$layer" && test "$(noted "$layer")" = "$before" || continue
+        if ! look "$layer" | diff "$before" - >&2; then
+            echo "a lower layer changed: $layer" >&2
+            exit 1
+        fi
+    done
+    exit
+fi
+for word; do
+    case "$word" in *lowerdir=*) ;; *) continue ;; esac
+    word=${word#*lowerdir=}
+    IFS=:
+    for lower in ${word%%,*}; do
+        layer=$(readlink -f "$lower")
+        case "$layer" in */diff) ;; *) continue ;; esac
+        name="$(noted "$layer")"
+        if test -e "$name" || test -z "$(ls -A "$layer")"; then continue; fi
+        look "$layer" > "$name.$$"
+        echo "$layer" > "$name.of"
+        mv "$name.$$" "$name"
+    done
+done
+"""
+"""Notes what there is in each layer of an image before it is first mounted as a lower one; `check` looks again.
+
+ctime tells of changed contents, too (`tests.support.lowers`).  A layer that was removed meanwhile is left out, also if there is
+another of that name now, and an empty one is not noted yet: a build mounts a new layer before it fills it.
 """
 
 ISOLATED = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -58,12 +95,15 @@ PRIVATE = """
 set -e
 cd "$1"
 export CONTAINERS_CONF="$1/containers.conf" CONTAINERS_STORAGE_CONF="$1/storage.conf" TMPDIR="$1" XDG_RUNTIME_DIR="$1/run"
+untouched() { $INSIDE ./lowers check || exit 1; }
+podman() { case "$1" in rmi | system) untouched ;; esac; command podman "$@"; }
+buildah() { case "$1" in rmi) untouched ;; esac; command buildah "$@"; }
 run() { podman run --cgroups=disabled --network none --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 "$@"; }
 build() { podman build -q --isolation chroot --timestamp 0 "$@"; }
 mounted() { pgrep -c -f -- "^[^ ]*python[^ ]* -m unionfs .*$PWD/" || true; }
 ended() {
     for attempt in $(seq 200); do
-        if test "$(mounted)" = 0; then return 0; fi
+        if test "$(mounted)" = 0; then untouched; return; fi
         sleep 0.1
     done
     pgrep -a -f -- "^[^ ]*python[^ ]* -m unionfs" >&2
@@ -72,7 +112,8 @@ ended() {
 """
 """Shell: `run` is `podman run`, `build` `podman build` with what works where a process may not manage cgroups and networks.
 
-`mounted` prints how many servers there are; `ended` waits for the end of all, and fails if one lives on.
+`mounted` prints how many servers there are; `ended` waits for the end of all, and fails if one lives on. That, and the removal of
+images, fail if a layer of an image is not what it was before it was mounted.
 """
 
 SUBORDINATE_IDS = """
@@ -110,8 +151,9 @@ def prepare(directory: Path, base: Path, files: Iterable[Path], search: str, pyt
     (directory / "containers.conf").write_text(ENGINE.format(base=base))
     (directory / "storage.conf").write_text((STORAGE + (KERNEL if kernel else MOUNT_PROGRAM)).format(base=base))
     wrapper = WRAPPER.format(base=base, search=search, libraries=python.parents[1] / "lib", python=python)
-    (directory / "unionfs").write_text(wrapper)
-    (directory / "unionfs").chmod(0o755)
+    for name, text in (("unionfs", wrapper), ("lowers", LOWERS.replace("{base}", str(base)))):
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o755)
 
 
 def as_root(directory: Path, script: str, files: Iterable[Path], kernel: bool = False) -> Finished:

@@ -9,7 +9,7 @@ import pytest
 from tests.clients import podman
 from tests.support.mounts import REPOSITORY
 
-PROGRAMS = ("sh", "cat", "ls", "rm", "mkdir", "cp", "mv", "id", "chmod", "stat", "sleep")
+PROGRAMS = ("sh", "true", "cat", "ls", "rm", "mkdir", "cp", "mv", "id", "chmod", "stat", "sleep")
 
 LOOK = r"""
 look() { find "$1" -printf '%P %y %s %m %U %G %n %T@ %C@ %l\n' | sort; find "$1" -type f -exec sha256sum {} + | sort; }
@@ -76,6 +76,21 @@ def test_podman_rootless(files: list[Path]) -> None:
     done = podman.rootless(USE, files)
     assert done.returncode == 0, done.stderr
     assert done.stdout == EXPECTED, done.stderr
+
+
+CHANGING = """
+podman import -q image.tar tiny >/dev/null
+run --rm tiny true
+layer="$(podman image inspect tiny --format '{{.GraphDriver.Data.UpperDir}}')"
+chmod 700 "$layer/etc"
+"""
+
+
+@pytest.mark.parametrize("then", ["", "podman rmi -f tiny\n", "podman system prune -f\n"], ids=["at the end", "rmi", "prune"])
+def test_a_changed_layer_is_noticed(then: str, files: list[Path], scratch: Path) -> None:
+    done = podman.as_root(scratch, CHANGING + then, files)
+    assert done.returncode == 1
+    assert "a lower layer changed" in done.stderr
 
 
 DOCUMENTED = """

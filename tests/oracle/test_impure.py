@@ -65,14 +65,17 @@ def test_gone_when_a_listing_finds_nothing(driver: Driver, layers: Layers) -> No
 
 
 @DRIVERS
-def test_gone_when_all_has_been_removed(driver: Driver, layers: Layers) -> None:
+@pytest.mark.parametrize("others", [[], ["own"]], ids=["emptied", "with others"])
+def test_gone_when_all_of_that_has_been_removed(others: list[str], driver: Driver, layers: Layers) -> None:
     """At the next listing, though one was made before."""
     (layers.lowers[0] / "one").write_bytes(b"data")
     with driver.mount(layers) as mnt:
         (mnt / "d").mkdir()
         (mnt / "one").rename(mnt / "d" / "one")
-        assert os.listdir(mnt / "d") == ["one"]
+        for name in others:
+            (mnt / "d" / name).write_bytes(b"")
+        assert sorted(os.listdir(mnt / "d")) == ["one", *others]
         assert is_impure(layers.top / "d")
         (mnt / "d/one").unlink()
-        assert os.listdir(mnt / "d") == []
+        assert os.listdir(mnt / "d") == others
         assert not is_impure(layers.top / "d")

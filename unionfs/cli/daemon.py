@@ -17,12 +17,12 @@ from typing import NoReturn
 
 from unionfs.cli.log import log_to_system
 from unionfs.cli.messages import CommandError, ExitStatus, describe_bug
+from unionfs.linux.process import ENDING_SIGNALS
 
 Ready = Callable[[str], None]
 """Called once with a status line when the mount answers."""
 
 _CHUNK = 4096
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def serve_in_background(work: Callable[[Ready], None]) -> str:
@@ -36,7 +36,7 @@ def serve_in_background(work: Callable[[Ready], None]) -> str:
     """
     reader, writer = os.pipe()
     # An exception in what Python does after a fork would be lost.
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         child = os.fork()
     except OSError as error:
@@ -66,13 +66,13 @@ def serve_in_background(work: Callable[[Ready], None]) -> str:
 
 
 def _interrupt_at_signals() -> None:
-    for number in _ENDING:
+    for number in ENDING_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
 
 
 def _ignore_signals() -> None:
-    for number in _ENDING:
+    for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -56,8 +56,10 @@ def _acting(pid: int | str) -> list[dict[str, str]]:
     That is for pid 0, one that is gone, and the kernel's own.  A worker of io_uring acts for one of the other threads of its
     process, with what credentials that had then, which nobody shows: all of them, that must agree (io_uring_enter(2)).
     """
+    if not pid:
+        return []
     try:
-        status = _status(pid) if pid else {"Kthread": "1"}
+        status = _status(pid)
         if status.get("Kthread", "0") != "0":
             return []
         if not status["Name"].startswith(_IO_WORKER):

@@ -28,9 +28,10 @@ FS_XFLAG_APPEND: Final = 0x10
 FS_SYNC_FL: Final = 0x8
 FS_IMMUTABLE_FL: Final = 0x10
 FS_APPEND_FL: Final = 0x20
-FALLOC_FL_KEEP_SIZE: Final = 1
 FS_NOATIME_FL: Final = 0x80
 FS_CASEFOLD_FL: Final = 0x40000000
+#: A mode of fallocate(2), linux/falloc.h.
+FALLOC_FL_KEEP_SIZE: Final = 1
 
 _DIGEST_HEAD: Final = struct.Struct("=HH")
 _DIGEST_MAX: Final = 64

@@ -2,10 +2,13 @@
 
 import ctypes
 import os
+import signal
 from typing import Final
 
 from unionfs.linux import procfs
 
+#: The signals by which a user or the system ends a program.
+ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: There as long as the system runs from its initramfs (os-release(5)).
 _INITRD_RELEASE: Final = "/etc/initrd-release"
 #: Where the address of the arguments is in /proc/self/stat, behind the name of the program (proc(5), field 48).

@@ -26,15 +26,14 @@ if TYPE_CHECKING:
     from unionfs.overlay.union import Union
 
 
-def index_for(union: Union, here: Stat) -> OriginIndex | None:
+def index_for(origins: OriginIndex, prefix: str, here: Stat) -> OriginIndex | None:
     """The index, if it is to know a lower file, whose stat is `here`, by its origin once it is copied up.
 
     Symlinks and special files take no user. xattrs, and so no origin, without which an entry is damaged.
     """
-    origins = union.origins
-    if origins is None or (here.nlink == 1 and not origins.everything):
+    if here.nlink == 1 and not origins.everything:
         return None
-    return None if union.prefix == marks.USER and here.mode & 0o170000 != modes.S_IFREG else origins
+    return None if prefix == marks.USER and here.mode & 0o170000 != modes.S_IFREG else origins
 
 
 def adopt_lower(union: Union, origins: OriginIndex, node: Node, here: Stat) -> None:

@@ -186,7 +186,7 @@ def instantiate(union: Union, parent: DirNode, name: bytes, found: Found) -> Nod
         if known is not None:
             adopt_name(known, parent, name)
             return known
-    origins = None if upper else links.index_for(union, here)
+    origins = None if upper or union.origins is None else links.index_for(union.origins, union.prefix, here)
     if origins is not None:
         known = union.inodes.by_origin.get((here.dev, here.ino))
         if known is not None:

@@ -229,8 +229,13 @@ def _is_large(node: DirNode) -> bool:
 
 
 def settle_purity(union: Union, node: DirNode, index: MergedIndex) -> None:
-    """Take the impure mark off an upper directory with nothing left in it that came from below (ovl_cache_get_impure)."""
+    """Take the impure mark off an upper directory with nothing left in it that came from below (ovl_cache_get_impure).
+
+    In one of very many names it stays: that would take too long.
+    """
     if not node.upper or node.is_merged or union.read_only or not node.upper_dir.marks().impure:
+        return
+    if len(index.names) > INLINE_NAMES:
         return
     upper = node.upper_dir
     telling = {union.prefix + mark for mark in ("origin", "metacopy", "redirect")}

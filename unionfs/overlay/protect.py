@@ -69,8 +69,7 @@ def check_change(node: Node, *, touching: bool = False) -> Stat | None:
     """
     found = None if node.upper else stat.stat(*node.at())
     flags = kept_flags(node) if found is None else real_flags(node, found)
-    if flags & IMMUTABLE or (flags & APPEND and not touching):
-        raise OSError(errno.EPERM, "immutable or append-only")
+    _refuse(flags, unless_appending=touching)
     return found
 
 
@@ -79,9 +78,7 @@ def check_open(node: Node, *, appending: bool) -> None:
 
     The upper layer's own flags count here too: a passthrough open is made without the kernel's check of them.
     """
-    flags = kept_flags(node) | real_flags(node, stat.stat(*node.at()))
-    if flags & IMMUTABLE or (flags & APPEND and not appending):
-        raise OSError(errno.EPERM, "immutable or append-only")
+    _refuse(kept_flags(node) | real_flags(node, stat.stat(*node.at())), unless_appending=appending)
 
 
 def check_contents(node: Node, *, appending: bool) -> None:
@@ -89,8 +86,12 @@ def check_contents(node: Node, *, appending: bool) -> None:
 
     `appending`: what is there stays.  Raises EPERM (fs/read_write.c, generic_copy_file_checks; fs/open.c, vfs_fallocate).
     """
-    flags = kept_flags(node)
-    if flags & IMMUTABLE or (flags & APPEND and not appending):
+    _refuse(kept_flags(node), unless_appending=appending)
+
+
+def _refuse(flags: int, *, unless_appending: bool) -> None:
+    """Raises EPERM for flags that forbid a change; `unless_appending`: it is one that append-only allows."""
+    if flags & IMMUTABLE or (flags & APPEND and not unless_appending):
         raise OSError(errno.EPERM, "immutable or append-only")
 
 

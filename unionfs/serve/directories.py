@@ -91,8 +91,7 @@ class Directories:
         if index is not None and index.changed:
             index.changed = False
             self._notices.contents_changed(node.nodeid)
-            if not index.names:
-                merge.settle_purity(self._union, node, index)
+            merge.settle_purity(self._union, node, index)
 
     def make_ahead(self) -> bool:
         """Make the next part of a listing before it is asked for, if one is expected; False: there was nothing to do."""

@@ -11,18 +11,18 @@ from typing import Final
 
 import trio
 
+from unionfs.linux.process import ENDING_SIGNALS
 from unionfs.serve.mounting import Mounted
 
 _log: Final = logging.getLogger("unionfs")
 #: Seconds between a lazy unmount by signal and the end, for those who still have files open.
 _GRACE: Final = 5.0
-_ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
 def held() -> Iterator[None]:
     """In the block, such a signal waits for `watch_signals`: by default it would leave a mount without its server behind."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         yield
     finally:
@@ -31,8 +31,8 @@ def held() -> Iterator[None]:
 
 async def watch_signals(mounted: Mounted, life: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
     """Unmount on the first signal, at once if nobody is inside; end at the second, or when the grace is over."""
-    with trio.open_signal_receiver(*_ENDING) as signals:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
         task_status.started()
         async for _ in signals:
             break

@@ -14,6 +14,7 @@ from tests.bench.passthrough.pairs import NAMES, measure_pairs
 from tests.bench.passthrough.places import DISKS, Disk, make_disk, places
 from tests.bench.passthrough.results import Results, RowResult
 from tests.bench.passthrough.rows import FILE, Row, all_rows, prepare
+from tests.bench.turns import turns
 
 _ROUNDS, _QUICK_ROUNDS = 9, 1
 _BYTES, _QUICK_BYTES, _LEAST_BYTES = 512 << 20, 64 << 20, 16 << 20
@@ -75,7 +76,6 @@ def _chosen_rows(options: argparse.Namespace) -> list[Row]:
 
 
 def _measure_all(scratch: Path, options: argparse.Namespace) -> None:
-    """Round by round, every row at one place after the other, each time another one first."""
     rows = _chosen_rows(options)
     results = Results(
         options.fs,
@@ -88,13 +88,9 @@ def _measure_all(scratch: Path, options: argparse.Namespace) -> None:
         print("making the disk", file=sys.stderr)
         disk = make_disk(scratch, results.disk, results.file_bytes)
         prepare(disk, results.file_bytes, _sources(options))
-        for turn in range(rounds):
-            for number, (row, result) in enumerate(zip(rows, results.rows, strict=True)):
-                print(f"round {turn + 1} of {rounds}: {row.title}", file=sys.stderr)
-                columns = places()
-                first = (turn + number) % len(columns)
-                for place in columns[first:] + columns[:first]:
-                    _measure(row, place, disk, result)
+        named = [(row.title, (row, result)) for row, result in zip(rows, results.rows, strict=True)]
+        for (row, result), place in turns(rounds, named, places()):
+            _measure(row, place, disk, result)
         _measure_in_pairs(disk, rows, rounds, results)
     finally:
         if results.measured():
