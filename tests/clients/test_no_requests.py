@@ -8,48 +8,24 @@ fs/backing-file.c calls for the inode of the mount). It remembers the answer (S_
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tests.clients.command import PATIENCE, in_foreground, wait_for
+from tests.clients.server_log import Request, settled
 from tests.support.mounts import Layers, Options
 
 MEGABYTE = 1 << 20
 SIZE = 512 * MEGABYTE
 BLOCK = 4096
-LINE = re.compile(r"#([0-9a-f]+) ([A-Z_0-9]+) node (\d+) uid \d+ gid \d+ pid \d+([^:\n]*)(:?)")
-"""How `-d` logs a request as it arrives, and again, with a colon and its error, when it fails (unionfs.wire.describe)."""
-
 ON: Options = {"passthrough": "on"}
 """Not `auto`: where passthrough can't be had the mount fails, and with it the test."""
-
-
-class Request(NamedTuple):
-    """What the server was asked: the operation, on which node, with which arguments."""
-
-    operation: str
-    node: int
-    arguments: str
-
-    @property
-    def asks_for_capabilities(self) -> bool:
-        """Whether this is the kernel's question before a first write."""
-        return self.operation == "GETXATTR" and "name=b'security.capability'" in self.arguments
-
-
-def requests_in(log: Path) -> list[Request]:
-    """Every request the server has got, in order."""
-    found = LINE.findall(log.read_text(errors="replace"))
-    return [Request(operation, int(node), arguments) for _, operation, node, arguments, colon in found if not colon]
 
 
 def while_open(requests: list[Request]) -> list[list[Request]]:
@@ -95,14 +71,6 @@ def fill(path: Path) -> None:
     with open(path, "wb") as file:
         for _ in range(SIZE // MEGABYTE):
             file.write(block)
-
-
-def settled(log: Path) -> list[Request]:
-    """The requests so far, once the log has stopped growing: RELEASE is sent after close(2) has returned."""
-    size = -1
-    while size != (size := log.stat().st_size):
-        time.sleep(0.1)
-    return requests_in(log)
 
 
 def fio(pattern: str, path: Path) -> None:

@@ -196,17 +196,17 @@ class FakeKernel:
         assert node is not None
         return node
 
-    def listing(self, nodeid: int, size: int = 4096, plus: bool = False) -> list[Dirent]:
-        """All entries of a directory, asked for with buffers of `size` bytes."""
+    def listing(self, nodeid: int, size: int = 4096, plus: bool = False, pid: int = 0) -> list[Dirent]:
+        """All entries of a directory, asked for with buffers of `size` bytes; `pid` as of `page`."""
         entries: list[Dirent] = []
-        while page := self.page(nodeid, entries[-1].off if entries else 0, size, plus):
+        while page := self.page(nodeid, entries[-1].off if entries else 0, size, plus, pid):
             entries += page
         return entries
 
-    def page(self, nodeid: int, offset: int, size: int, plus: bool = False) -> list[Dirent]:
-        """One answer's entries of a directory."""
+    def page(self, nodeid: int, offset: int, size: int, plus: bool = False, pid: int = 0) -> list[Dirent]:
+        """One answer's entries of a directory; to the thread `pid` without attributes that it does not want (see `listers`)."""
         ask = kernel.readdirplus if plus else kernel.readdir
-        body = self.ok(ask(nodeid, 0, offset, size))
+        body = self.ok(ask(nodeid, 0, offset, size, pid=pid))
         assert len(body) <= size, "more than was asked for"
         return answers.listing(body, plus)
 

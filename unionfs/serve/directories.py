@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import stat as modes
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
@@ -13,6 +15,7 @@ from unionfs.overlay.errors import ScanNeeded
 from unionfs.overlay.merge import IndexEntry
 from unionfs.overlay.node import DirNode, Node
 from unionfs.serve.attributes import Attributes
+from unionfs.serve.listers import Listers, Wish
 from unionfs.serve.lookahead import LookAhead, Part, Place
 from unionfs.wire.kinds import Header, Readdir
 from unionfs.wire.reply import DirBuffer, Entry
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from unionfs.serve.opens import Opens
 
 _DT_DIR: Final = 4
+_S_IFDIR: Final = modes.S_IFDIR
+#: Of how many files a part leaves the attributes out.
+_MOST_BARE: Final = {Wish.ALL: 0, Wish.ALL_BUT_ONE: 1, Wish.NONE: sys.maxsize}
 _DOT, _DOTDOT = 1, 2
 
 
@@ -35,14 +41,17 @@ class Listing(Protocol):
 class Directories:
     """Listing.  There is no state for each open directory: the cookie alone says where to go on."""
 
-    __slots__ = ("_ahead", "_attributes", "_notices", "_opens", "_union")
+    __slots__ = ("_ahead", "_attributes", "_listers", "_notices", "_opens", "_union")
 
-    def __init__(self, context: Context, attributes: Attributes, opens: Opens, ahead: LookAhead) -> None:
+    def __init__(
+        self, context: Context, attributes: Attributes, opens: Opens, ahead: LookAhead, listers: Listers
+    ) -> None:
         self._union = context.union
         self._notices = context.notices
         self._attributes = attributes
         self._opens = opens
         self._ahead = ahead
+        self._listers = listers
 
     def readdir(self, header: Header, request: Readdir) -> DirBuffer:
         """Names, numbers and types."""
@@ -62,18 +71,23 @@ class Directories:
         return buffer
 
     def readdirplus(self, header: Header, request: Readdir) -> DirBuffer:
-        """The same with every entry's attributes, which saves a LOOKUP each."""
+        """The same with the entries' attributes, which saves a LOOKUP each, as far as they are wanted (see `listers`)."""
         node = self._directory(header)
         if not request.offset:
             self._begin(node)
-        place = Place(node, request.offset, request.size)
+        place = Place(node, request.offset, request.size, self._listers.wish(header.pid, request.offset))
         part = self._ahead.take(place)
         if part is None:
             part = self._part(place)
         else:
             for child in part.nodes:
                 child.lookups += 1
-        self._ahead.expect(Place(node, part.next_offset, request.size) if part.next_offset else None)
+        self._listers.gave(header.pid, header.nodeid, part.bare)
+        if part.next_offset:
+            after = self._listers.wish(header.pid, part.next_offset)
+            self._ahead.expect(Place(node, part.next_offset, request.size, after))
+        else:
+            self._ahead.expect(None)
         return part.buffer
 
     def list_into(self, header: Header, offset: int, listing: Listing) -> None:
@@ -81,7 +95,7 @@ class Directories:
         node = self._directory(header)
         if not offset:
             self._begin(node)
-        self._fill(node, offset, listing)
+        self._fill(Place(node, offset, 0, Wish.ALL), listing)
 
     def _begin(self, node: DirNode) -> None:
         """A listing begins.  If one was begun before a change and not ended, the kernel has kept its beginning, and would take
@@ -110,23 +124,35 @@ class Directories:
 
     def _part(self, place: Place) -> Part:
         buffer = DirBuffer(place.size)
-        return Part(buffer, *self._fill(place.node, place.offset, buffer))
+        return Part(buffer, *self._fill(place, buffer))
 
-    def _fill(self, node: DirNode, offset: int, listing: Listing) -> tuple[list[Node], int]:
-        """A part of a listing: its entries' nodes, each counted as looked up, and where the next part begins, 0 at the end."""
+    def _fill(self, place: Place, listing: Listing) -> tuple[list[Node], int, int]:
+        """A part of a listing, as `Part` describes it; its nodes are counted as looked up."""
+        node, offset, wish = place.node, place.offset, place.wish
         nodes = list[Node]()
+        bare = 0
+        most_bare = _MOST_BARE[wish]
         # What has to wait for the index comes again: so nothing may have been listed before it is there.
         index = None if node.unlinked else merge.index_of(self._union, node)
         if (offset < _DOTDOT and not self._dots(node, partial(listing.add_plus, None), offset)) or index is None:
-            return nodes, 0
+            return nodes, 0, bare
         last = 0
         for name, entry in index.after(max(offset, _DOTDOT)):
+            if bare < most_bare and entry.kind != _S_IFDIR and entry.ino:
+                known = node.children.get(name)
+                if known is None or wish is Wish.NONE:
+                    ino = entry.ino if known is None else known.ino
+                    if not listing.add_plus(None, name, ino, entry.cookie, entry.kind >> 12):
+                        return nodes, last, bare
+                    bare += known is None
+                    last = entry.cookie
+                    continue
             try:
                 resolved = self._resolve(node, name, entry)
             except OSError:
                 # One object that can't be shown must not hide the others: its name is listed, its LOOKUP says why.
                 if not listing.add_plus(None, name, entry.ino or entry.cookie, entry.cookie, entry.kind >> 12):
-                    return nodes, last
+                    return nodes, last, bare
                 last = entry.cookie
                 continue
             if resolved is None:
@@ -134,10 +160,10 @@ class Directories:
             child, found = resolved
             if not listing.add_plus(self._attributes.entry(child, found), name, child.ino, entry.cookie, child.kind >> 12):
                 self._union.forget(child.nodeid, 1)
-                return nodes, last
+                return nodes, last, bare
             nodes.append(child)
             last = entry.cookie
-        return nodes, 0
+        return nodes, 0, bare
 
     def _directory(self, header: Header) -> DirNode:
         node = self._union.node(header.nodeid)

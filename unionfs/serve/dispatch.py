@@ -17,6 +17,7 @@ from unionfs.serve.fileio import Descriptors
 from unionfs.serve.files import CreateReply, Files
 from unionfs.serve.inode_passthrough import InodeBackings, InodeOperations
 from unionfs.serve.ioctls import Ioctls
+from unionfs.serve.listers import Listers
 from unionfs.serve.lookahead import LookAhead
 from unionfs.serve.names import Names
 from unionfs.serve.opens import OpenReply, Opens
@@ -60,12 +61,12 @@ class Server:
         attributes = Attributes(context, self.opens)
         self.files = Files(context, attributes, self.opens)
         self.ahead = LookAhead(context.union)
-        self.directories = Directories(context, attributes, self.opens, self.ahead)
-        self.routes = self._table(context, attributes)
+        listers = Listers(context.notices)
+        self.directories = Directories(context, attributes, self.opens, self.ahead, listers)
+        self.routes = self._table(context, attributes, Names(context, attributes, self.files, listers))
 
-    def _table(self, context: Context, attributes: Attributes) -> dict[int, Route]:
+    def _table(self, context: Context, attributes: Attributes, names: Names) -> dict[int, Route]:
         files = self.files
-        names = Names(context, attributes, files)
         directories, xattrs, ioctls = self.directories, Xattrs(context), Ioctls(context)
         rows: list[tuple[Opcode, Callable[[Header, Any], Any], Callable[[int, Any], bytes | Message | None]]] = [
             (Opcode.LOOKUP, names.lookup, self._lookup),

@@ -35,6 +35,7 @@ from unionfs.serve.attributes import Attributes
 from unionfs.serve.directories import Directories
 from unionfs.serve.fileio import FileIo
 from unionfs.serve.files import CreateReply, Files
+from unionfs.serve.listers import Listers
 from unionfs.serve.lookahead import LookAhead
 from unionfs.serve.notices import DeviceNotices
 from unionfs.serve.opens import OpenReply
@@ -275,7 +276,8 @@ class InodeOperations:
         self._names = names
         self._files = open_files
         self._listed = _ListedAttributes(context, open_files.opens, backings)
-        self._directories = Directories(context, self._listed, open_files.opens, LookAhead(context.union))
+        ahead, listers = LookAhead(context.union), Listers(context.notices)
+        self._directories = Directories(context, self._listed, open_files.opens, ahead, listers)
         self._listings = 0
         assert isinstance(context.notices, DeviceNotices)
         self._notices = context.notices

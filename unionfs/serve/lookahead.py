@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from unionfs.serve.listers import Wish
 from unionfs.wire.abi import Opcode
 from unionfs.wire.reply import DirBuffer
 
@@ -33,19 +34,24 @@ _RETRY: Final = 64
 
 
 class Part(NamedTuple):
-    """A part of a listing: its entries, the nodes they name, and the cookie the next part begins after, 0 at the end."""
+    """A part of a listing: its entries, the nodes they name, and the cookie the next part begins after, 0 at the end.
+
+    bare: how many names were given without a node.
+    """
 
     buffer: DirBuffer
     nodes: list[Node]
     next_offset: int
+    bare: int
 
 
 class Place(NamedTuple):
-    """Which part of which listing: what its READDIRPLUS says."""
+    """Which part of which listing: what its READDIRPLUS says, and what the thread wants that sent it."""
 
     node: DirNode
     offset: int
     size: int
+    wish: Wish
 
 
 class LookAhead:

@@ -28,6 +28,7 @@ from unionfs.wire.reply import Entry
 if TYPE_CHECKING:
     from unionfs.serve.context import Context
     from unionfs.serve.files import Files
+    from unionfs.serve.listers import Listers
 
 
 _DOTS: Final = (b".", b"..")
@@ -36,12 +37,13 @@ _DOTS: Final = (b".", b"..")
 class Names:
     """The operations on names.  Each takes the request's header and arguments and returns a plain value."""
 
-    __slots__ = ("_attributes", "_files", "_union")
+    __slots__ = ("_attributes", "_files", "_listers", "_union")
 
-    def __init__(self, context: Context, attributes: Attributes, files: Files) -> None:
+    def __init__(self, context: Context, attributes: Attributes, files: Files, listers: Listers) -> None:
         self._union = context.union
         self._attributes = attributes
         self._files = files
+        self._listers = listers
 
     def _directory(self, nodeid: int) -> DirNode:
         node = self._union.node(nodeid)
@@ -54,7 +56,11 @@ class Names:
         if request.name in _DOTS:
             return self._lookup_by_handle(header.nodeid, request.name)
         found = lookup.lookup(self._union, self._directory(header.nodeid), request.name)
-        return None if found is None else self._attributes.entry(*found)
+        if found is None:
+            return None
+        if self._listers.watching and not found[0].is_dir:
+            self._listers.looked_up(header.nodeid)
+        return self._attributes.entry(*found)
 
     def _lookup_by_handle(self, nodeid: int, name: bytes) -> Entry:
         """A node by its nodeid alone, as it is in a file handle, or the directory above one.  Raises ESTALE."""
