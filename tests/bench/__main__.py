@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.bench import chart, isolate, report
 from tests.bench.errors import BenchError
 from tests.bench.layers import BUILD, Layers, make_layers, settle
-from tests.bench.mounts import FileSystem, extra_file_system, known_file_systems, mounted
+from tests.bench.mounts import FileSystem, example, extra_file_system, known_file_systems, mounted
 from tests.bench.report import Results
 from tests.bench.scaling import make_stack
 from tests.bench.turns import turns
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=COMMAND",
         help="one more file system, mounted by COMMAND -o lowerdir=...,upperdir=...,workdir=... DIR",
     )
+    parser.add_argument("--example", type=Path, metavar="FILE", help="pyfuse3's passthroughfs.py, for the row of cold lookups")
     parser.add_argument(
         "--lower",
         default=BUILD,
@@ -65,6 +66,10 @@ def _counts(text: str) -> tuple[int, ...]:
 
 def _chosen_file_systems(options: argparse.Namespace) -> list[FileSystem]:
     known = known_file_systems() + [extra_file_system(text) for text in options.peer]
+    if options.example:
+        if not options.example.is_file():
+            raise BenchError(f"--example {options.example}: there is no such file")
+        known.append(example(options.example.resolve()))
     names = [fs.name for fs in known]
     for name in options.fs or []:
         if name not in names:
@@ -98,7 +103,8 @@ def _measure_all(scratch: Path, options: argparse.Namespace) -> None:
         for point in points:
             make_stack(layers.stacks, point)
         for workload, fs in turns(rounds, [(workload.name, workload) for workload in workloads], file_systems):
-            _measure(fs, workload, scale, layers, results)
+            if not fs.workloads or workload.name in fs.workloads:
+                _measure(fs, workload, scale, layers, results)
     finally:
         if results.titles():
             print(report.text(results))

@@ -56,6 +56,7 @@ class FileSystem:
     """A union file system under test: its column's name, the program it needs and the command that mounts it.
 
     module: a Python module that it needs as well.  on_request: left out unless it is asked for by name.
+    workloads: the names of the only ones it can do, none for all.
     """
 
     name: str
@@ -64,6 +65,7 @@ class FileSystem:
     version: list[str]
     module: str = "sys"
     on_request: bool = False
+    workloads: tuple[str, ...] = ()
 
     def installed(self) -> bool:
         """Whether the program, and the module, are there."""
@@ -108,6 +110,20 @@ def extra_file_system(text: str) -> FileSystem:
     if not (name and separator and words):
         raise BenchError(f"{text!r}: expected NAME=COMMAND")
     return FileSystem(name, words[0], _drop_in(words), [*words, "--version"])
+
+
+def example(path: Path) -> FileSystem:
+    """pyfuse3's example passthroughfs.py (in its source distribution), which shows one directory as it is.
+
+    It stays in the foreground.  Of the workloads it does the cold lookups.
+    """
+    waiting = '"$0" "$1" "$2" "$3" & until mountpoint -q "$3"; do kill -0 $! || exit; sleep 0.02; done'
+
+    def command(cell: Cell) -> list[str]:
+        return ["sh", "-c", waiting, sys.executable, str(path), str(cell.lower), str(cell.mount)]
+
+    version = [sys.executable, "-c", "import pyfuse3; print('pyfuse3', pyfuse3.__version__)"]
+    return FileSystem("pyfuse3 example", sys.executable, command, version, module="pyfuse3", workloads=("lookup",))
 
 
 @contextmanager
