@@ -16,9 +16,13 @@ from tests.support.syscalls import FileHandle, name_to_handle, open_by_handle
 ON: Options = {"nfs_export": "on"}
 
 
-def forget() -> None:
-    """Drops what nobody uses of the kernel's names and inodes; each is a FORGET."""
+def forget(mnt: Path) -> None:
+    """Drops what nobody uses of the kernel's names and inodes; each is a FORGET.
+
+    A file that was closed is used until its RELEASE has been answered, so something is asked after that.
+    """
     os.sync()
+    os.statvfs(mnt)
     Path("/proc/sys/vm/drop_caches").write_text("2\n")
 
 
@@ -62,7 +66,7 @@ def test_of_everything(mnt: Path) -> None:
             path = os.path.join(above, name)
             handles[path] = (name_to_handle(path), os.lstat(path).st_ino)
     assert len(handles) == 9
-    forget()
+    forget(mnt)
     for path, (handle, number) in handles.items():
         flags = os.O_PATH if os.path.islink(path) else os.O_RDONLY
         fd = open_by_handle(os.fspath(mnt), handle, flags)
@@ -78,11 +82,11 @@ def test_of_everything(mnt: Path) -> None:
 
 def test_changed_by_handle(mnt: Path, filled: Layers) -> None:
     handle = name_to_handle(os.fspath(mnt / "dir/deep/deeper/file"))
-    forget()
+    forget(mnt)
     fd = open_by_handle(os.fspath(mnt), handle, os.O_WRONLY)
     os.write(fd, b"DE")
     os.close(fd)
-    forget()
+    forget(mnt)
     assert read_by(mnt, handle) == b"DEep"
     assert (mnt / "dir/deep/deeper/file").read_bytes() == b"DEep"
     assert (filled.top / "dir/deep/deeper/file").read_bytes() == b"DEep"
@@ -91,14 +95,14 @@ def test_changed_by_handle(mnt: Path, filled: Layers) -> None:
 def test_moved_meanwhile(mnt: Path) -> None:
     handle = name_to_handle(os.fspath(mnt / "dir/deep/deeper/file"))
     directory = name_to_handle(os.fspath(mnt / "dir/deep"))
-    forget()
+    forget(mnt)
     (mnt / "dir").rename(mnt / "moved")
-    forget()
+    forget(mnt)
     assert read_by(mnt, handle) == b"deep"
     (mnt / "moved/deep").rename(mnt / "deep")
-    forget()
+    forget(mnt)
     (mnt / "deep/deeper/file").rename(mnt / "other")
-    forget()
+    forget(mnt)
     assert read_by(mnt, handle) == b"deep"
     fd = open_by_handle(os.fspath(mnt), directory)
     assert os.listdir(fd) == ["deeper"]
@@ -111,13 +115,13 @@ def test_removed(mnt: Path, when: str) -> None:
     (mnt / "new").write_bytes(b"new")
     handles = [name_to_handle(os.fspath(mnt / name)) for name in ("file", "new", "linked", "dir/deep/deeper")]
     if when != "at once":
-        forget()
+        forget(mnt)
     (mnt / "file").unlink()
     (mnt / "new").unlink()
     (mnt / "linked").unlink()
     (mnt / "dir/deep/deeper/file").unlink()
     (mnt / "dir/deep/deeper").rmdir()
-    forget()
+    forget(mnt)
     (mnt / "new").write_bytes(b"another")
     file, new, linked, directory = handles
     assert refused(mnt, file) == errno.ESTALE
@@ -125,7 +129,7 @@ def test_removed(mnt: Path, when: str) -> None:
     assert refused(mnt, directory) == errno.ESTALE
     assert read_by(mnt, linked) == b"linked"
     (mnt / "dir/link").unlink()
-    forget()
+    forget(mnt)
     assert refused(mnt, linked) == errno.ESTALE
 
 
@@ -134,9 +138,9 @@ def test_of_another_name_of_a_new_file(mnt: Path) -> None:
     (mnt / "new").write_bytes(b"new")
     os.link(mnt / "new", mnt / "dir/other")
     handle = name_to_handle(os.fspath(mnt / "new"))
-    forget()
+    forget(mnt)
     (mnt / "new").unlink()
-    forget()
+    forget(mnt)
     assert read_by(mnt, handle) == b"new"
     assert (mnt / "dir/other").read_bytes() == b"new"
     assert name_to_handle(os.fspath(mnt / "dir/other")) == handle
@@ -150,7 +154,7 @@ def test_open_while_it_is_copied_up(mnt: Path) -> None:
         (mnt / "dir/deep/deeper/file").write_bytes(b"changed")
         assert read_by(mnt, handle) == b"changed"
         assert reader.read() == b"changed"
-    forget()
+    forget(mnt)
     assert read_by(mnt, handle) == b"changed"
 
 
@@ -172,5 +176,5 @@ def test_read_only(filled: Layers) -> None:
     layers = Layers(filled.lowers, None, None, filled.mnt)
     with Unionfs().mount(layers, ON) as mnt:
         handle = name_to_handle(os.fspath(mnt / "dir/deep/deeper/file"))
-        forget()
+        forget(mnt)
         assert read_by(mnt, handle) == b"deep"
