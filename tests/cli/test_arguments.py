@@ -77,6 +77,7 @@ def test_the_version_is_asked_for(words: list[str]) -> None:
         (["/m", "-o", "lowerdir=/a,inode_passthrough=draft,passthrough=off"], "passthrough=off"),
         (["/m", "-o", "lowerdir=/a,binding=pyfuse3,passthrough=on"], "passthrough=on"),
         (["/m", "-o", "lowerdir=/a,binding=pyfuse3,inode_passthrough=draft"], "inode_passthrough=draft"),
+        (["/m", "-o", "lowerdir=/a,binding=pyfuse3,cpu_idle=poll"], "cpu_idle=poll"),
     ],
 )
 def test_wrong_usage_names_what_is_wrong(words: list[str], named: str) -> None:

@@ -13,7 +13,7 @@ from unionfs.cli.options import OPTIONS, UNSUPPORTED, find, read_options
 from unionfs.cli.settings import Settings
 from unionfs.linux import mount
 from unionfs.overlay.config import Fsync, RedirectDir, Uuid, XattrPermissions, Xino
-from unionfs.serve.config import Binding, InodePassthrough, Passthrough
+from unionfs.serve.config import Binding, CpuIdle, InodePassthrough, Passthrough
 
 
 def parsed(*texts: str) -> Settings:
@@ -168,6 +168,9 @@ def test_a_nul_byte_in_a_path_is_refused() -> None:
         ("inode_passthrough=draft", "inode_passthrough", InodePassthrough.DRAFT),
         ("inode_passthrough=draft,inode_passthrough=off", "inode_passthrough", InodePassthrough.OFF),
         ("binding=pyfuse3", "binding", Binding.PYFUSE3),
+        ("cpu_idle=poll", "cpu_idle", CpuIdle.POLL),
+        ("cpu_idle=poll,cpu_idle=auto", "cpu_idle", CpuIdle.AUTO),
+        ("cpu_idle=sleep", "cpu_idle", CpuIdle.SLEEP),
         ("binding=pyfuse3,binding=native", "binding", Binding.NATIVE),
         ("allow_other", "allow_other", True),
         ("ro", "read_only", True),
@@ -264,6 +267,7 @@ def test_an_unknown_option_names_the_nearest(text: str, named: str) -> None:
         ("passthrough=1", "auto|on|off"),
         ("inode_passthrough=on", "off|draft"),
         ("binding=libfuse", "native|pyfuse3"),
+        ("cpu_idle=mwait", "auto|poll|sleep"),
         ("writeback=yes", "0|1"),
         ("xattr_permissions=3", "0|1|2"),
         ("noxattrs=yes", "0|1"),

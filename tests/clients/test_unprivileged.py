@@ -126,6 +126,17 @@ def test_ordinary_user_in_foreground(end: str) -> None:
         assert (place / "upper" / "new").read_bytes() == b"new\n"
 
 
+def test_awake_cpus_demanded_but_not_to_be_had() -> None:
+    """The device is root's."""
+    with ordinary_user_place() as place:
+        fill(place)
+        for path in (place, *place.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        done = as_ordinary_user(place, "$PYTHON -m unionfs -o cpu_idle=poll,lowerdir=lower mnt\n")
+    said = "unionfs: cpu_idle=poll: /dev/cpu_dma_latency: Permission denied; use cpu_idle=auto\n"
+    assert (done.returncode, done.stderr) == (32, said)
+
+
 def test_passthrough_demanded_but_not_to_be_had(layers: Layers) -> None:
     base = layers.lowers[0].parent
     (base / "lower0").rename(base / "lower")

@@ -13,8 +13,10 @@ import pytest
 
 from tests.clients.command import in_foreground
 from tests.support.mounts import Layers
+from unionfs.linux import cpuidle
 from unionfs.serve import polling
-from unionfs.serve.polling import Poller
+from unionfs.serve.config import CpuIdle
+from unionfs.serve.polling import Poller, idle_cpus
 
 
 @pytest.fixture
@@ -58,8 +60,8 @@ def test_what_is_there_is_seen_at_once(pipe: tuple[int, int], clock: Clock) -> N
     assert not poller.look()
     os.write(pipe[1], b"x")
     assert poller.look()
-    assert poller.ready()
     assert clock.now == 0
+    assert poller.ready()
 
 
 def test_it_gives_up_sooner_and_sooner(pipe: tuple[int, int], clock: Clock) -> None:
@@ -122,6 +124,106 @@ def test_where_others_want_the_core_it_does_not_look(
     assert not poller.ready()
     assert looked_for(20) < 5_000
     assert looked_for(0) > 10_000
+
+
+class Cores:
+    """What was asked of idle cores."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def keep_awake(self) -> None:
+        self.asked.append("wake")
+
+    def let_sleep(self) -> None:
+        self.asked.append("sleep")
+
+
+class Requests:
+    """Polled in the descriptor's place: how many times in vain before the next request; times with a nap count, too."""
+
+    def __init__(self, poller: Poller, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.naps: list[int] = []
+        self.in_vain = 0
+        monkeypatch.setattr(poller, "_poll", self._poll)
+
+    def _poll(self, timeout: int) -> bool:
+        if timeout:
+            self.naps.append(timeout)
+        self.in_vain -= 1
+        return self.in_vain < 0
+
+
+def test_cores_are_awake_while_requests_follow_one_another(
+    pipe: tuple[int, int], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the fourth on; and as long as the next one comes before the end of a short nap."""
+    cores = Cores()
+    poller = Poller(pipe[0], cores)
+    requests = Requests(poller, monkeypatch)
+    asked = []
+    for _ in range(6):
+        requests.in_vain = 3
+        assert poller.ready()
+        asked.append(list(cores.asked))
+    assert asked == [[], [], [], ["wake"], ["wake"], ["wake"]]
+    # Two looks, and then the nap that ends with a request.
+    poller._budget = 3_000
+    requests.in_vain = 2
+    assert poller.ready()
+    assert (requests.naps, cores.asked) == ([1], ["wake"])
+    requests.in_vain = 100
+    poller._budget = 3_000
+    assert not poller.ready()
+    assert (requests.naps, cores.asked) == ([1, 1, 20], ["wake", "sleep"])
+    requests.in_vain = 3
+    poller._budget = 50_000
+    assert poller.ready()
+    assert cores.asked == ["wake", "sleep"]
+
+
+@pytest.mark.parametrize("why", ["others want the core", "a task is waited for"])
+def test_cores_may_sleep_when_nothing_is_looked_for(
+    why: str, pipe: tuple[int, int], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = Cores()
+    poller = Poller(pipe[0], cores)
+    requests = Requests(poller, monkeypatch)
+    for _ in range(4):
+        requests.in_vain = 3
+        assert poller.ready()
+    assert cores.asked == ["wake"]
+    if why == "a task is waited for":
+        poller.rest()
+    else:
+        clock.now += 20_000_000
+        monkeypatch.setattr(resource, "getrusage", lambda who: Usage(1000))
+        requests.in_vain = 100
+        assert not poller.ready()
+    assert cores.asked == ["wake", "sleep"]
+    poller.rest()
+    assert cores.asked == ["wake", "sleep"]
+
+
+def test_few_cores_of_a_virtual_machine_are_kept_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not where sleeping costs little, and not many for the sake of one mount; unless that is insisted on."""
+    for in_host, cores, expected in [(True, 4, True), (True, 5, False), (False, 2, False)]:
+        monkeypatch.setattr(cpuidle, "sleeps_in_host", lambda answer=in_host: answer)
+        monkeypatch.setattr(os, "cpu_count", lambda answer=cores: answer)
+        assert idle_cpus(CpuIdle.SLEEP) is None
+        for wanted, there in [(CpuIdle.AUTO, expected), (CpuIdle.POLL, True)]:
+            found = idle_cpus(wanted)
+            assert (found is not None) is there
+            if found is not None:
+                found.close()
+
+
+@pytest.mark.parametrize("wanted", ["poll", "sleep"])
+def test_the_request_is_the_mounts(wanted: str, layers: Layers) -> None:
+    """The server holds the device while it is mounted, and only if it is to make use of it."""
+    with in_foreground(layers, {"cpu_idle": wanted}) as server:
+        held = {os.readlink(path) for path in Path(f"/proc/{server.pid}/fd").iterdir()}
+    assert (cpuidle.DEVICE in held) is (wanted == "poll")
 
 
 def cpu_seconds(pid: int) -> float:

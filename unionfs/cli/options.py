@@ -41,7 +41,7 @@ from unionfs.linux.mount import (
     MS_SYNCHRONOUS,
 )
 from unionfs.overlay.config import Fsync, RedirectDir, Uuid, Verity, XattrPermissions, Xino
-from unionfs.serve.config import Binding, InodePassthrough, LowerIo, Passthrough
+from unionfs.serve.config import Binding, CpuIdle, InodePassthrough, LowerIo, Passthrough
 
 _PROPAGATION = ("rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable")
 _ATIME_KINDS = MS_NOATIME | MS_RELATIME | MS_STRICTATIME
@@ -215,6 +215,13 @@ _SESSION = (
         "what speaks to the kernel (pyfuse3: slower, without passthrough)",
         {"native": Binding.NATIVE, "pyfuse3": Binding.PYFUSE3},
         field="binding",
+    ),
+    choice(
+        "cpu_idle",
+        Section.SESSION,
+        "how idle CPUs wait while requests follow one another",
+        {"auto": CpuIdle.AUTO, "poll": CpuIdle.POLL, "sleep": CpuIdle.SLEEP},
+        field="cpu_idle",
     ),
     choice("writeback", Section.SESSION, "as of fuse-overlayfs; writes go through at once", {"0": None, "1": None}, alone="1"),
     seconds("timeout", Section.SESSION, "how long names and attributes are cached", "timeout"),

@@ -9,7 +9,7 @@ from unionfs.cli.messages import CommandError
 from unionfs.linux.mount import atime_attributes
 from unionfs.overlay.config import Fsync, RedirectDir, UnionConfig, Uuid, Verity, XattrPermissions, Xino
 from unionfs.overlay.idmap import IdRange
-from unionfs.serve.config import UNLIMITED_TIMEOUT, Binding, InodePassthrough, LowerIo, Passthrough, SessionConfig
+from unionfs.serve.config import UNLIMITED_TIMEOUT, Binding, CpuIdle, InodePassthrough, LowerIo, Passthrough, SessionConfig
 
 
 @dataclass(slots=True)
@@ -57,6 +57,7 @@ class Settings:
     lower_io: LowerIo = LowerIo.AUTO
     inode_passthrough: InodePassthrough = InodePassthrough.OFF
     binding: Binding = Binding.NATIVE
+    cpu_idle: CpuIdle = CpuIdle.AUTO
 
     def check(self) -> None:
         """Raises CommandError where options do not go together."""
@@ -97,6 +98,7 @@ class Settings:
         given = {
             "passthrough=on": self.passthrough is Passthrough.ON,
             "inode_passthrough=draft": self.inode_passthrough is InodePassthrough.DRAFT,
+            "cpu_idle=poll": self.cpu_idle is CpuIdle.POLL,
         }
         for on, is_given in given.items():
             if is_given and self.binding is Binding.PYFUSE3:
@@ -159,6 +161,7 @@ class Settings:
             lower_io=self.lower_io,
             inode_passthrough=self.inode_passthrough,
             binding=self.binding,
+            cpu_idle=self.cpu_idle,
             debug=debug,
             foreground=foreground,
         )

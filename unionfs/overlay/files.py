@@ -56,10 +56,10 @@ def read_small(node: Node, limit: int) -> bytes | None:
     """All data of a file of at most `limit` bytes, else None."""
     fd = open_data(node, False)
     try:
-        data = os.pread(fd, limit + 1, 0)
+        data = os.pread(fd, limit + 1, 0) if os.fstat(fd).st_size <= limit else None
     finally:
         os.close(fd)
-    return data if len(data) <= limit else None
+    return data if data is not None and len(data) <= limit else None
 
 
 def read_start(node: Node, size: int) -> bytes:

@@ -33,6 +33,18 @@ class LowerIo(enum.Enum):
     CACHED = "cached"
 
 
+class CpuIdle(enum.Enum):
+    """How CPUs without work wait while requests come one after the other.
+
+    AUTO: awake, in virtual machines of few CPUs that would leave them to the host.  POLL: awake, and where that can't be asked
+    for it is an error of the mount.  SLEEP: as they always do.
+    """
+
+    AUTO = "auto"
+    POLL = "poll"
+    SLEEP = "sleep"
+
+
 class InodePassthrough(enum.Enum):
     """Whether operations on inodes (stat, listing) may go straight to the backing file.
 
@@ -69,6 +81,7 @@ class SessionConfig:
         gives passthrough, 0 is no passthrough at all, 1 and 2 are taken as given.
     lower_io: how files of lower layers that may still be copied up are served.
     binding: what speaks to the kernel; PYFUSE3 has no passthrough.
+    cpu_idle: how CPUs without work wait while requests come one after the other; PYFUSE3 has no say in it.
     debug: log every request. foreground: the process was not sent to the background, its standard streams are the
         user's.
     """
@@ -87,5 +100,6 @@ class SessionConfig:
     lower_io: LowerIo = LowerIo.AUTO
     inode_passthrough: InodePassthrough = InodePassthrough.OFF
     binding: Binding = Binding.NATIVE
+    cpu_idle: CpuIdle = CpuIdle.AUTO
     debug: bool = False
     foreground: bool = False

@@ -166,13 +166,12 @@ class Opens:
     def _push(self, node: Node, io: FileIo) -> None:
         """Put a small file's data into the kernel's page cache, so that reading it makes no request."""
         io.stored = True
-        found = attrs.real_stat(node)
-        if found.size <= _PUSH_LIMIT:
-            data = files.read_small(node, _PUSH_LIMIT)
-            if data:
-                self._context.notices.store(node.nodeid, 0, data)
-                if node.data_upper and attrs.real_stat(node).atime_ns != found.atime_ns:
-                    self._context.notices.attributes_changed(node.nodeid)
+        before = attrs.real_stat(node).atime_ns if node.data_upper else 0
+        data = files.read_small(node, _PUSH_LIMIT)
+        if data:
+            self._context.notices.store(node.nodeid, 0, data)
+            if node.data_upper and attrs.real_stat(node).atime_ns != before:
+                self._context.notices.attributes_changed(node.nodeid)
 
     def release(self, node: Node, nodeid: int, fh: int) -> None:
         """Undo what `open` counted."""

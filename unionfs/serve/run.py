@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from unionfs.linux import fd, process, procfs
+from unionfs.linux.cpuidle import CpuLatency
 from unionfs.overlay.layer import Layer
 from unionfs.overlay.union import Union
 from unionfs.serve import inode_passthrough, pyfuse3_binding, stacking, status, surroundings
@@ -21,6 +22,7 @@ from unionfs.serve.errors import MountError
 from unionfs.serve.inode_passthrough import InodeBackings
 from unionfs.serve.mounting import Mounted, open_mount
 from unionfs.serve.passthrough import Backings
+from unionfs.serve.polling import idle_cpus
 from unionfs.serve.session import Session
 from unionfs.serve.signals import held, watch_signals
 from unionfs.serve.stacking import Plan
@@ -67,14 +69,17 @@ def _serve(union: Union, config: SessionConfig, ready: Callable[[str], None]) ->
         raise MountError("inode_passthrough=draft: can't be had for layers with owners in xattrs (xattr_permissions)")
     plan = stacking.plan(union, config)
     _insist(config, plan.obstacle, plan.too_deep)
+    cpus = idle_cpus(config.cpu_idle)
     mounted = open_mount(config)
     _leave_the_tree()
-    life = _Mount(union, config, mounted, plan, ready)
+    life = _Mount(union, config, mounted, plan, ready, cpus)
     try:
         trio.run(life.run)
         if life.failure is not None:
             raise life.failure
     finally:
+        if cpus is not None:
+            cpus.close()
         mounted.close()
         # Whatever ended the session, nothing stays mounted that would only answer ENOTCONN.
         mounted.unmount(lazy=True)
@@ -106,7 +111,8 @@ class _Mount:
     """One mount's life."""
 
     def __init__(
-        self, union: Union, config: SessionConfig, mounted: Mounted, plan: Plan, ready: Callable[[str], None]
+        self, union: Union, config: SessionConfig, mounted: Mounted, plan: Plan, ready: Callable[[str], None],
+        cpus: CpuLatency | None = None,
     ) -> None:
         self._union = union
         self._config = config
@@ -116,7 +122,7 @@ class _Mount:
         self.failure: MountError | None = None
         self._server: Server | None = None
         self._stack_depth = 0
-        self._session = Session(mounted.device, union, _MAX_WRITE, config.debug)
+        self._session = Session(mounted.device, union, _MAX_WRITE, config.debug, cpus)
         self._backings = Backings(mounted.device, union.identity)
         self._inodes = abi.INODE_PASSTHROUGH_DRAFT if config.inode_passthrough is InodePassthrough.DRAFT else None
         if self._inodes is not None:

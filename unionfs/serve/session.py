@@ -27,7 +27,7 @@ from unionfs.serve.dispatch import Message, Route, Server, Spliced
 from unionfs.serve.lookahead import LOOKING, LookAhead
 from unionfs.serve.memory import give_back, short_collections
 from unionfs.serve.notices import DeviceNotices, tell_changes
-from unionfs.serve.polling import Poller
+from unionfs.serve.polling import IdleCpus, Poller
 from unionfs.serve.scanning import Scans
 from unionfs.serve.splicing import Splicer
 from unionfs.wire.abi import NO_REPLY, Opcode
@@ -55,15 +55,18 @@ class Session:
     """Serves one device until it is unmounted.
 
     device: descriptor of /dev/fuse, non-blocking.  decoders: how each operation's arguments are read.
-    notices: to the device's kernel.
+    notices: to the device's kernel.  cpus: see `Poller`.
     """
 
-    def __init__(self, device: int, union: Union, max_write: int, debug: bool) -> None:
+    def __init__(
+        self, device: int, union: Union, max_write: int, debug: bool, cpus: IdleCpus | None = None
+    ) -> None:
         self.device = device
         self.union = union
         self.notices = DeviceNotices(self.notify)
         self.decoders: dict[int, Callable[[memoryview, Header], Any]] = {}
         self._debug = debug
+        self._cpus = cpus
         self._server: Server | None = None
         self._routes: dict[int, Route] = {}
         self._ahead = LookAhead(union)
@@ -97,7 +100,7 @@ class Session:
 
     async def run(self) -> None:
         """Serve until the filesystem is unmounted."""
-        poller = Poller(self.device)
+        poller = Poller(self.device, self._cpus)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -113,7 +116,8 @@ class Session:
         turns = 0
         while True:
             turns += 1
-            if not self._burst() and not self._work_ahead() and not (poller.look() if self._tasks else poller.ready()):
+            if not self._burst(poller) and not self._work_ahead() and not (poller.look() if self._tasks else poller.ready()):
+                poller.rest()
                 give_back(self.union)
                 await trio.lowlevel.wait_readable(self.device)
             elif self._tasks or turns % _TURNS == 0:
@@ -130,17 +134,22 @@ class Session:
             _log.exception("work ahead of requests failed")
             return False
 
-    def _burst(self) -> bool:
+    def _burst(self, poller: Poller) -> bool:
         """Serve what is waiting, up to a number of requests; True when there may be more."""
         assert self._server is not None
-        for _ in range(_BURST):
+        served = 0
+        # To look costs less than to be told that there is nothing to read.
+        while poller.look():
             size = self.receive()
-            if not size:
-                return False
-            self._serve(self._view[:size])
+            if size:
+                self._serve(self._view[:size])
+            served += 1
+            if served == _BURST:
+                break
+        if served:
             self.union.trim()
             self._server.trim()
-        return True
+        return served == _BURST
 
     def _serve(self, message: memoryview) -> None:
         try:
