@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -28,12 +26,6 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(writer)
 
 
-class Usage(NamedTuple):
-    """What getrusage(2) says of involuntary context switches."""
-
-    ru_nivcsw: int
-
-
 class Clock:
     """A clock that goes on by a microsecond with every look at it."""
 
@@ -49,7 +41,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Stands for the time, of which so much passes as is looked at, on a machine of two cores that nobody else wants."""
     made = Clock()
-    monkeypatch.setattr(resource, "getrusage", lambda who: Usage(0))
     monkeypatch.setattr(polling, "_clock", made)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     return made
@@ -105,25 +96,40 @@ def test_on_a_single_core_it_never_looks_twice(pipe: tuple[int, int], clock: Clo
 def test_where_others_want_the_core_it_does_not_look(
     pipe: tuple[int, int], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While this thread has to leave its core again and again; soon after that is over it looks again."""
+    """After a look that took this thread milliseconds, for a while; twice as long each time that it was no use to begin again."""
+    clock.now = 10_000_000_000
     poller = Poller(pipe[0])
-    displaced = [0]
-    monkeypatch.setattr(resource, "getrusage", lambda who: Usage(displaced[0]))
+    lost = [0]
 
-    def looked_for(often: int) -> int:
-        """How long it looked, 20 ms later, in which the thread had to leave the core so often."""
-        clock.now += 20_000_000
-        displaced[0] += often
+    def held_up(timeout: int) -> bool:
+        clock.now += lost[0]
+        return False
+
+    monkeypatch.setattr(poller, "_poll", held_up)
+
+    def looks() -> bool:
         before = clock.now
         assert not poller.ready()
-        return clock.now - before
+        return clock.now - before > 5_000
 
-    assert looked_for(2) > 10_000
-    assert looked_for(2) > 10_000
-    assert looked_for(20) < 5_000
+    for pause in (20_000_000, 40_000_000, 80_000_000):
+        assert looks()
+        lost[0] = 3_000_000
+        assert not poller.ready()
+        lost[0] = 0
+        began = clock.now
+        assert not looks()
+        clock.now = began + pause - 5_000_000
+        assert not looks()
+        clock.now = began + pause + 100_000
+    assert looks()
+    clock.now += 10_000_000_000
+    lost[0] = 3_000_000
     assert not poller.ready()
-    assert looked_for(20) < 5_000
-    assert looked_for(0) > 10_000
+    lost[0] = 0
+    assert not looks()
+    clock.now += 20_000_000
+    assert looks()
 
 
 class Cores:
@@ -140,16 +146,22 @@ class Cores:
 
 
 class Requests:
-    """Polled in the descriptor's place: how many times in vain before the next request; times with a nap count, too."""
+    """Polled in the descriptor's place: how many times in vain before the next request; times with a nap count, too.
 
-    def __init__(self, poller: Poller, monkeypatch: pytest.MonkeyPatch) -> None:
+    takes: nanoseconds of each look.
+    """
+
+    def __init__(self, poller: Poller, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         self.naps: list[int] = []
         self.in_vain = 0
+        self.takes = 0
+        self._clock = clock
         monkeypatch.setattr(poller, "_poll", self._poll)
 
     def _poll(self, timeout: int) -> bool:
         if timeout:
             self.naps.append(timeout)
+        self._clock.now += self.takes
         self.in_vain -= 1
         return self.in_vain < 0
 
@@ -160,16 +172,16 @@ def test_cores_are_awake_while_requests_follow_one_another(
     """From the fourth on; and as long as the next one comes before the end of a short nap."""
     cores = Cores()
     poller = Poller(pipe[0], cores)
-    requests = Requests(poller, monkeypatch)
+    requests = Requests(poller, clock, monkeypatch)
     asked = []
     for _ in range(6):
         requests.in_vain = 3
         assert poller.ready()
         asked.append(list(cores.asked))
     assert asked == [[], [], [], ["wake"], ["wake"], ["wake"]]
-    # Two looks, and then the nap that ends with a request.
+    # Three looks, and then the nap that ends with a request.
     poller._budget = 3_000
-    requests.in_vain = 2
+    requests.in_vain = 3
     assert poller.ready()
     assert (requests.naps, cores.asked) == ([1], ["wake"])
     requests.in_vain = 100
@@ -188,7 +200,7 @@ def test_cores_may_sleep_when_nothing_is_looked_for(
 ) -> None:
     cores = Cores()
     poller = Poller(pipe[0], cores)
-    requests = Requests(poller, monkeypatch)
+    requests = Requests(poller, clock, monkeypatch)
     for _ in range(4):
         requests.in_vain = 3
         assert poller.ready()
@@ -196,10 +208,8 @@ def test_cores_may_sleep_when_nothing_is_looked_for(
     if why == "a task is waited for":
         poller.rest()
     else:
-        clock.now += 20_000_000
-        monkeypatch.setattr(resource, "getrusage", lambda who: Usage(1000))
-        requests.in_vain = 100
-        assert not poller.ready()
+        requests.takes = 3_000_000
+        assert poller.ready()
     assert cores.asked == ["wake", "sleep"]
     poller.rest()
     assert cores.asked == ["wake", "sleep"]

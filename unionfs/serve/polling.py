@@ -12,7 +12,6 @@ The client sleeps, too, while it waits for its answer, and its core with it.  Wh
 from __future__ import annotations
 
 import os
-import resource
 import select
 import time
 from typing import Final, Protocol
@@ -27,10 +26,11 @@ _LONGEST: Final = 100_000
 #: Milliseconds of a nap, and of one with all cores awake.
 _NAP: Final = 20
 _SHORT_NAP: Final = 1
-#: The core is wanted by others when this thread had to leave it so often in so many nanoseconds.  With one client and a core
-#: for each that hardly ever happens; with as many busy processes as cores, some ten times.
-_CROWDED: Final = 4
-_WINDOW: Final = 20_000_000
+#: Others want the core when this thread is kept off it for so long while it looks.
+_LOST: Final = 1_000_000
+#: For so long nothing is looked for then, and for twice as long each time that it was too early to begin again.
+_SHORTEST_PAUSE: Final = 20_000_000
+_LONGEST_PAUSE: Final = 1_280_000_000
 #: After so many requests that were found by looking the cores are kept awake.
 _STREAK: Final = 4
 _clock: Final = time.perf_counter_ns
@@ -68,16 +68,15 @@ def idle_cpus(wanted: CpuIdle) -> CpuLatency | None:
 class Poller:
     """Polls one descriptor; times in nanoseconds.  cpus: the cores to be kept awake meanwhile, if that is wanted."""
 
-    __slots__ = ("_budget", "_count_at", "_cpus", "_displaced", "_is_crowded", "_poll", "_streak")
+    __slots__ = ("_budget", "_cpus", "_crowded_till", "_pause", "_poll", "_streak")
 
     def __init__(self, fd: int, cpus: IdleCpus | None = None) -> None:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         self._poll = poll.poll
         self._budget = 50_000 if len(os.sched_getaffinity(0)) > 1 else 0
-        self._is_crowded = False
-        self._displaced = 0
-        self._count_at = 0
+        self._crowded_till = 0
+        self._pause = _SHORTEST_PAUSE
         self._cpus = cpus
         self._streak = 0
 
@@ -91,20 +90,25 @@ class Poller:
         budget = self._budget
         if not budget:
             return bool(poll(_NAP))
-        now = _clock()
-        if now >= self._count_at:
-            self._count(now)
-        if self._is_crowded:
+        seen = _clock()
+        if seen < self._crowded_till:
             self.rest()
             return bool(poll(_NAP))
-        end = now + budget
-        while _clock() < end:
+        end = seen + budget
+        while seen < end:
             if poll(0):
+                if _clock() - seen > _LOST:
+                    self._make_room(seen)
+                    return True
                 self._budget = min(_LONGEST, budget + (budget >> 3))
                 self._streak += 1
                 if self._streak == _STREAK and self._cpus is not None:
                     self._cpus.keep_awake()
                 return True
+            seen = _clock()
+        if seen - end > _LOST:
+            self._make_room(seen)
+            return bool(poll(_NAP))
         self._budget = max(_SHORTEST, budget - (budget >> 3))
         if self._streak >= _STREAK and self._cpus is not None:
             # Who works a while between two requests is soon back.
@@ -120,10 +124,9 @@ class Poller:
             self._cpus.let_sleep()
         self._streak = 0
 
-    def _count(self, now: int) -> None:
-        """Find out if others want the core, for the next while (getrusage(2), ru_nivcsw)."""
-        displaced = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
-        windows = max(1.0, (now - self._count_at) / _WINDOW + 1)
-        self._is_crowded = displaced - self._displaced >= _CROWDED * windows
-        self._displaced = displaced
-        self._count_at = now + _WINDOW
+    def _make_room(self, now: int) -> None:
+        """Others want the core: nothing is looked for during a pause."""
+        self.rest()
+        soon = now - self._crowded_till < self._pause
+        self._pause = min(_LONGEST_PAUSE, 2 * self._pause) if soon else _SHORTEST_PAUSE
+        self._crowded_till = now + self._pause
