@@ -56,6 +56,7 @@ class Settings:
     max_stack_depth: int | None = None
     lower_io: LowerIo = LowerIo.AUTO
     inode_passthrough: InodePassthrough = InodePassthrough.OFF
+    writeback: bool = True
     binding: Binding = Binding.NATIVE
     cpu_idle: CpuIdle = CpuIdle.AUTO
 
@@ -160,6 +161,7 @@ class Settings:
             max_stack_depth=self.max_stack_depth,
             lower_io=self.lower_io,
             inode_passthrough=self.inode_passthrough,
+            writeback=self.writeback,
             binding=self.binding,
             cpu_idle=self.cpu_idle,
             debug=debug,

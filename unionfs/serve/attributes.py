@@ -11,6 +11,7 @@ from unionfs.linux.stat import Stat
 from unionfs.overlay import attrs
 from unionfs.overlay.node import Node
 from unionfs.serve import callers
+from unionfs.serve.heldback import tells_times
 from unionfs.wire import abi
 from unionfs.wire.kinds import Getattr, Header, Setattr, Statx
 from unionfs.wire.reply import Attr, Entry
@@ -19,6 +20,7 @@ from unionfs.wire.reply import Statx as StatxOut
 if TYPE_CHECKING:
     from unionfs.serve.context import Context
     from unionfs.serve.fileio import FileIo
+    from unionfs.serve.heldback import HeldBack
     from unionfs.serve.opens import Opens
 
 _new: Final = tuple.__new__
@@ -117,6 +119,9 @@ class Attributes:
         if union.read_only:
             raise OSError(errno.EROFS, "read-only union")
         io = union.inodes.attachment(node, header.nodeid)
+        held = self._opens.held if self._opens.held.on and node.is_regular else None
+        if held is not None and tells_times(request):
+            return self._told_times(held, node, io, request)
         if valid & abi.FATTR_SIZE:
             if node.former_ids and not valid & abi.FATTR_FH:
                 self._truncate_by_path(header, node)
@@ -128,12 +133,18 @@ class Attributes:
         if valid & abi.FATTR_KILL_SUIDGID and not valid & (abi.FATTR_UID | abi.FATTR_GID):
             # With a new owner the upper filesystem has dropped them itself.
             attrs.kill_privileges(union, node, callers.may_keep_set_ids(header))
-        elif not valid & ~(abi.FATTR_FH | abi.FATTR_LOCKOWNER):
-            self._before_write(header, node, io)
+        elif not valid & ~(abi.FATTR_FH | abi.FATTR_LOCKOWNER | abi.FATTR_CTIME):
+            # Of what holds writes back, chown(2) names a change time.
+            writing = io is not None and bool(io.writers) and not valid & abi.FATTR_CTIME
+            self._before_write(header, node, writing)
         if valid & abi.FATTR_MODE:
             attrs.chmod(union, node, request.mode)
-        if valid & (abi.FATTR_ATIME | abi.FATTR_MTIME):
+        if held is not None and valid & abi.FATTR_SIZE and valid & abi.FATTR_MTIME:
+            held.set_told(node, (request.mtime, request.mtimensec))
+        elif valid & (abi.FATTR_ATIME | abi.FATTR_MTIME):
             attrs.utimens(union, node, *_times(request))
+        if held is not None and valid & abi.FATTR_MTIME:
+            held.told(node, io, (request.mtime, request.mtimensec))
         if union.changed and union.changed[-1] is node and node.nodeid == header.nodeid:
             # The reply itself says what a copy-up has changed.
             union.changed.pop()
@@ -148,7 +159,24 @@ class Attributes:
         if self._opens.is_stale(node, header.nodeid, header.pid):
             raise OSError(errno.ESTALE, "another inode stands for the file by now")
 
-    def _before_write(self, header: Header, node: Node, io: FileIo | None) -> None:
+    def _told_times(self, held: HeldBack, node: Node, io: FileIo | None, request: Setattr) -> AttrReply:
+        """The kernel's word on a file's modification time, or what looks the same, utimensat(2) with it alone.
+
+        After data were written, and after every change of names, xattrs or mode, in the name of whoever made it: it asks for
+        no permission, must reach a file without names, and copies nothing up to say what the lower file says as well.
+        """
+        mtime = (request.mtime, request.mtimensec)
+        found = self.stat(node)
+        if (found.mtime, found.mtime_nsec) != mtime or (not node.upper and not node.unlinked and found.nlink == 1):
+            if io is not None and io.writers:
+                held.set_told(node, mtime)
+            else:
+                attrs.utimens(self._union, node, *_times(request))
+            found = found._replace(mtime=mtime[0], mtime_nsec=mtime[1])
+        held.told(node, io, mtime)
+        return AttrReply(self.valid(node), attr_of(node, found))
+
+    def _before_write(self, header: Header, node: Node, writing: bool) -> None:
         """Nothing to set: a write is about to happen, or else chown(2) with no id (fs/fuse/dir.c, fuse_setattr).
 
         A write by who may keep set-id bits takes the capabilities alone.  chown takes the bits whoever calls, if it is
@@ -156,7 +184,7 @@ class Attributes:
         """
         if not node.is_regular:
             return
-        if io is not None and io.writers:
+        if writing:
             if callers.uid(header) == 0 and creds.has_capability(creds.CAP_FSETID, header.pid):
                 attrs.drop_capabilities(self._union, node)
             else:

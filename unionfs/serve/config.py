@@ -80,6 +80,7 @@ class SessionConfig:
     max_stack_depth: of this filesystem, for the kernel's limit of two stacked ones: None finds the smallest that
         gives passthrough, 0 is no passthrough at all, 1 and 2 are taken as given.
     lower_io: how files of lower layers that may still be copied up are served.
+    writeback: without passthrough, the kernel may hold writes back until the file is closed or synced.
     binding: what speaks to the kernel; PYFUSE3 has no passthrough.
     cpu_idle: how CPUs without work wait while requests come one after the other; PYFUSE3 has no say in it.
     debug: log every request. foreground: the process was not sent to the background, its standard streams are the
@@ -99,6 +100,7 @@ class SessionConfig:
     max_stack_depth: int | None = None
     lower_io: LowerIo = LowerIo.AUTO
     inode_passthrough: InodePassthrough = InodePassthrough.OFF
+    writeback: bool = True
     binding: Binding = Binding.NATIVE
     cpu_idle: CpuIdle = CpuIdle.AUTO
     debug: bool = False

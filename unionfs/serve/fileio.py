@@ -20,6 +20,7 @@ class FileIo:
     mappers: those by passthrough that allow a writable shared mapping.  executing: those by which a program runs.
     backing_id: of the registered backing file, 0 for none; `backing_upper`: that file is on the upper layer.
     mappable: what `policy.is_mappable` says of the file, None until it was asked.
+    mtime: the modification time that the kernel has for the file, seconds and nanoseconds; None when it named none (`heldback`).
     stored: the file's data were pushed into the page cache.  mixed: the page cache may be older than the file.
     told: the callers that were answered ESTALE and have not come back; None for none.
     fd: the server's own descriptor for what does not pass through; `fd_upper`: it is the upper file's.
@@ -27,7 +28,7 @@ class FileIo:
 
     __slots__ = (
         "backed", "backing_id", "backing_upper", "cached", "executing", "fd", "fd_upper", "mappable", "mappers",
-        "mixed", "stored", "told", "writers",
+        "mixed", "mtime", "stored", "told", "writers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -41,6 +42,7 @@ class FileIo:
         self.mappable: bool | None = None
         self.stored = False
         self.mixed = False
+        self.mtime: tuple[int, int] | None = None
         self.told: set[int] | None = None
         self.fd = -1
         self.fd_upper = False

@@ -57,12 +57,13 @@ class CreateReply(NamedTuple):
 class Files:
     """The operations on regular files.  Handlers return a plain value, or a coroutine where they may take long."""
 
-    __slots__ = ("_attributes", "_descriptors", "_union", "opens", "read_buffer")
+    __slots__ = ("_attributes", "_descriptors", "_held", "_union", "opens", "read_buffer")
 
     def __init__(self, context: Context, attributes: Attributes, opens: Opens) -> None:
         self._union = context.union
         self._attributes = attributes
         self._descriptors = opens.descriptors
+        self._held = opens.held
         self.opens = opens
         self.read_buffer = memoryview(bytearray(context.max_write))
 
@@ -76,6 +77,8 @@ class Files:
         node, flags = self._file(header.nodeid), request.flags
         if flags & os.O_TRUNC or (node.former_ids and policy.is_writing(flags)):
             self.opens.bar_change(node)
+        if flags & os.O_TRUNC and self._held.on:
+            self._held.changing(node, self.opens.io(node, header.nodeid))
         may_keep = callers.may_keep_set_ids(header) if request.open_flags & abi.OPEN_KILL_SUIDGID else None
         files.prepare_open(self._union, node, flags, may_keep)
         return self.opens.open(node, header.nodeid, flags, header.pid)
@@ -98,6 +101,7 @@ class Files:
 
     def _new_file(self, node: Node, found: Stat, fd: int, flags: int) -> CreateReply:
         node.attachment = io = FileIo()
+        io.mtime = (found.mtime, found.mtime_nsec)
         self._descriptors.keep(io, fd, True)
         opened = self.opens.open(node, node.nodeid, flags, 0, fd)
         return CreateReply(self._attributes.entry(node, found), opened)
@@ -164,8 +168,11 @@ class Files:
             attrs.kill_privileges(self._union, node, callers.may_keep_set_ids(header))
             self._union.changed.append(node)
         fd = self._descriptors.get(node)
+        if self._held.on:
+            self._held.changing(node, node.attachment, fd)
         if request.write_flags & abi.WRITE_CACHE:
-            # Pages changed through a mapping, which takes no capability from the file as our write does.
+            # Pages changed through a mapping, or by a write that the kernel has held back: it removes the capability itself
+            # when the write is made, and a capability given since must not go with it.
             with attrs.keeping_capability(fd):
                 return os.pwrite(fd, request.data, request.offset)
         return os.pwrite(fd, request.data, request.offset)
@@ -173,6 +180,8 @@ class Files:
     def fsync(self, header: Header, request: Fsync) -> Awaitable[None] | None:
         node = self._union.node(header.nodeid)
         durability = self._union.durability
+        if self._held.on:
+            self._held.settle(node)
         if durability.volatile:
             by_file = durability.needs_file and node.upper and node.is_regular
             durability.check(self._descriptors.get(node) if by_file else -1)
@@ -204,10 +213,28 @@ class Files:
         if not node.data_upper:
             raise OSError(errno.EBADF, "not open for writing")
         protect.check_contents(node, appending=not request.mode & ~fs.FALLOC_FL_KEEP_SIZE)
-        fs.fallocate(self._descriptors.get(node), request.mode, request.offset, request.length)
+        fd = self._descriptors.get(node)
+        if self._held.on:
+            self._held.changing(node, node.attachment, fd)
+        fs.fallocate(fd, request.mode, request.offset, request.length)
 
-    def lseek(self, header: Header, request: Lseek) -> int:
-        return os.lseek(self._descriptors.get(self._file(header.nodeid)), request.offset, request.whence)
+    def lseek(self, header: Header, request: Lseek) -> int | Awaitable[int]:
+        """SEEK_DATA and SEEK_HOLE; a file with writers may have data that only the kernel knows of."""
+        node = self._file(header.nodeid)
+        if self._held.on and node.attachment is not None and node.attachment.writers:
+            return self._seek_written(node, request)
+        return os.lseek(self._descriptors.get(node), request.offset, request.whence)
+
+    async def _seek_written(self, node: Node, request: Lseek) -> int:
+        await self._held.write_out(node.nodeid, request.offset)
+        return os.lseek(self._descriptors.get(node), request.offset, request.whence)
+
+    async def write_out_all(self) -> None:
+        """Have the kernel write whatever it holds back of open files."""
+        if self._held.on:
+            for nodeid, node in list(self._union.inodes.by_id.items()):
+                if node.is_regular and node.attachment is not None and node.attachment.writers:
+                    await self._held.write_out(nodeid)
 
     def copy_file_range(self, header: Header, request: CopyFileRange) -> int | Awaitable[int]:
         source, target = self._file(header.nodeid), self._file(request.nodeid_out)
@@ -217,6 +244,8 @@ class Files:
             raise OSError(errno.EBADF, "not open for writing")
         protect.check_contents(target, appending=True)
         from_fd, to_fd = self._descriptors.get(source), self._descriptors.get(target)
+        if self._held.on:
+            self._held.changing(target, target.attachment, to_fd)
         length = min(request.length, 1 << 30)
         if min(length, os.fstat(from_fd).st_size - request.off_in) <= INLINE_LIMIT:
             return os.copy_file_range(from_fd, to_fd, length, request.off_in, request.off_out)

@@ -38,6 +38,13 @@ class DeviceNotices:
     def contents_changed(self, nodeid: int) -> None:
         self._send([notify.inval_inode(nodeid, 0, 0)])
 
+    def data_changed(self, nodeid: int, offset: int) -> None:
+        """It has to ask for the node's attributes again, and for its data from byte `offset` on.
+
+        What it holds back of those it writes first, and waits for the answers: so never from the loop.
+        """
+        self._send([notify.inval_inode(nodeid, offset, 0)])
+
     def store(self, nodeid: int, offset: int, data: bytes) -> None:
         self._send([notify.store_header(nodeid, offset, len(data)), data])
 

@@ -11,6 +11,7 @@ from unionfs.overlay.node import Node
 from unionfs.serve import policy
 from unionfs.serve.config import LowerIo
 from unionfs.serve.fileio import Descriptors, FileIo
+from unionfs.serve.heldback import HeldBack
 from unionfs.serve.passthrough import Backings
 from unionfs.serve.policy import FLAGS, Mode
 from unionfs.wire import abi
@@ -40,10 +41,11 @@ class OpenReply(NamedTuple):
 class Opens:
     """The live opens of all FUSE inodes.
 
-    descriptors: the server's own.  splits: how often a file got a new inode.  writers: opens for writing of all files.
+    descriptors: the server's own.  held: the files whose writes the kernel holds back.  splits: how often a file got a new inode.
+    writers: opens for writing of all files.
     """
 
-    __slots__ = ("_backings", "_context", "_lower_io", "_union", "descriptors", "splits", "writers")
+    __slots__ = ("_backings", "_context", "_lower_io", "_union", "descriptors", "held", "splits", "writers")
 
     def __init__(self, context: Context, backings: Backings, descriptors: Descriptors) -> None:
         self._context = context
@@ -51,6 +53,7 @@ class Opens:
         self._backings = backings
         self._lower_io = context.config.lower_io
         self.descriptors = descriptors
+        self.held = HeldBack(context)
         self.splits = 0
         self.writers = 0
 
@@ -144,6 +147,7 @@ class Opens:
     def _open_cached(self, node: Node, io: FileIo, flags: int) -> OpenReply:
         keep = 0 if io.mixed else abi.FOPEN_KEEP_CACHE
         io.mixed = False
+        # With no other open, none for writing above all, the kernel has changed no page of it.
         if not io.cached and not io.stored and keep and not policy.is_writing(flags):
             self._push(node, io)
         io.cached += 1
@@ -189,6 +193,8 @@ class Opens:
                 self._last_backed(node, nodeid, io)
         elif fh & _CACHED:
             io.cached -= 1
+        if self.held.on and not io.writers:
+            self.held.settle(node)
         if not io.is_open and (node.unlinked or io.fd >= 0):
             self.settle(node, io)
 

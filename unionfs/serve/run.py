@@ -36,6 +36,8 @@ from unionfs.wire.request import decode_header, decoders
 
 _log: Final = logging.getLogger("unionfs")
 _MAX_WRITE: Final = 1 << 20
+#: Seconds that writing out what the kernel holds back may take when the server is told to end.
+_MOST_WRITING: Final = 30.0
 
 _FLAGS: Final = (
     abi.ASYNC_READ | abi.ATOMIC_O_TRUNC | abi.BIG_WRITES | abi.DONT_MASK | abi.HAS_IOCTL_DIR | abi.DO_READDIRPLUS
@@ -130,16 +132,29 @@ class _Mount:
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(watch_signals, self._mounted, nursery.cancel_scope)
+            await nursery.start(watch_signals, self._mounted, nursery.cancel_scope, self._write_out)
             try:
                 if await self._agree():
                     self._ready(self._status())
                     self._log_status()
-                    await self._session.run()
+                    await self._serve()
                     self._log_status()
             except MountError as error:
                 self.failure = error
             nursery.cancel_scope.cancel()
+
+    async def _serve(self) -> None:
+        assert self._server is not None
+        try:
+            await self._session.run()
+        finally:
+            self._server.opens.held.settle_all()
+
+    async def _write_out(self) -> None:
+        """Before the end while files are open: what the kernel holds back of them would be lost."""
+        if self._server is not None:
+            with trio.move_on_after(_MOST_WRITING):
+                await self._server.files.write_out_all()
 
     async def _agree(self) -> bool:
         """Answer INIT; False when the filesystem was unmounted before."""
@@ -173,7 +188,7 @@ class _Mount:
     def _accept(self, header: Header, request: Init) -> None:
         session, config = self._session, self._config
         try:
-            caps, _ = negotiate(request, self._wanted())
+            caps, _ = negotiate(request, self._wanted(request.flags))
         except OSError as error:
             session.send(error_reply(header.unique, errno.EPROTO))
             raise MountError(f"{error.strerror}; that is Linux 5.4 or later") from None
@@ -190,8 +205,12 @@ class _Mount:
         self._stack_depth = caps.max_stack_depth
         session.use(self._server, decoders(bool(caps.flags & abi.SETXATTR_EXT)))
 
-    def _wanted(self) -> Wanted:
+    def _wanted(self, offered: int) -> Wanted:
         flags = _FLAGS
+        if self._config.writeback and not self._union.read_only and offered & abi.HANDLE_KILLPRIV_V2:
+            # Left out beside passthrough by `negotiate`.  Kernels without the other flag write back after the close(2), and say
+            # nothing of a write that failed then.
+            flags |= abi.WRITEBACK_CACHE
         flags |= abi.NO_EXPORT_SUPPORT if self._union.exports is None else abi.EXPORT_SUPPORT
         if not self._config.noacl and self._union.takes_acls:
             flags |= abi.POSIX_ACL

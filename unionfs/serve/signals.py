@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -29,8 +29,13 @@ def held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-async def watch_signals(mounted: Mounted, life: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
-    """Unmount on the first signal, at once if nobody is inside; end at the second, or when the grace is over."""
+async def watch_signals(
+    mounted: Mounted, life: trio.CancelScope, before_end: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[None]
+) -> None:
+    """Unmount on the first signal, at once if nobody is inside; end at the second, or when the grace is over.
+
+    `before_end` is what is left to be done then for those who still have files open.
+    """
     with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
         task_status.started()
@@ -42,4 +47,5 @@ async def watch_signals(mounted: Mounted, life: trio.CancelScope, task_status: t
             async for _ in signals:
                 break
         _log.warning("%s: still in use; ended all the same", os.fsdecode(mounted.mountpoint))
+        await before_end()
         life.cancel()
