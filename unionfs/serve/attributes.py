@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _new: Final = tuple.__new__
 _NOT_AT_ALL: Final = (0, 0)
+#: A truncation by a kernel that keeps the times itself.
+_TRUNCATED: Final = abi.FATTR_SIZE | abi.FATTR_MTIME
 
 
 class AttrReply(NamedTuple):
@@ -139,7 +141,7 @@ class Attributes:
             self._before_write(header, node, writing)
         if valid & abi.FATTR_MODE:
             attrs.chmod(union, node, request.mode)
-        if held is not None and valid & abi.FATTR_SIZE and valid & abi.FATTR_MTIME:
+        if held is not None and valid & (abi.FATTR_SIZE | abi.FATTR_ATIME | abi.FATTR_MTIME) == _TRUNCATED:
             held.set_told(node, (request.mtime, request.mtimensec))
         elif valid & (abi.FATTR_ATIME | abi.FATTR_MTIME):
             attrs.utimens(union, node, *_times(request))
