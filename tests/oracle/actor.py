@@ -47,10 +47,11 @@ class Actor:
     """Runs calls in the working directory (the case's directory on the mount) and records each result or errno.
 
     Calls are functions whose results mean the same on both sides: no descriptors, no inode numbers, no current times
-    (`tests.oracle.ops`).
+    (`tests.oracle.ops`).  `ticking`: times of files there move with the ticks of the kernel's clock, some milliseconds apart.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ticking: bool = False) -> None:
+        self.ticking = ticking
         self.steps: list[Step] = []
         self._who = ""
         self._opened = 0
@@ -110,13 +111,13 @@ class Actor:
 STEPS_SECONDS = 30.0
 
 
-def perform(steps: Callable[[Actor], None], directory: Path, mnt: Path) -> list[Step]:
+def perform(steps: Callable[[Actor], None], directory: Path, mnt: Path, *, ticking: bool = False) -> list[Step]:
     """Runs steps in a child whose working directory is `directory`, on the mount `mnt`. Raises ChildFailed."""
 
     def act() -> list[Step]:
         os.chdir(directory)
         os.umask(0o022)
-        actor = Actor()
+        actor = Actor(ticking)
         steps(actor)
         return actor.steps
 

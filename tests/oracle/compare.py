@@ -108,9 +108,14 @@ def _changes_of_lowers(failure: LowerChanged) -> list[tuple[str, str, str]]:
     ]
 
 
+def holds_back(options: Options) -> bool:
+    """With these options of unionfs, are writes held back, and times those of the kernel's FUSE client?"""
+    return options.get("passthrough") == "off" and options.get("writeback") != "0"
+
+
 def _run_case(side: Side, name: str, actions: Steps, directory: Path) -> None:
     try:
-        side.steps[name] = perform(actions, directory, side.layers.mnt)
+        side.steps[name] = perform(actions, directory, side.layers.mnt, ticking=holds_back(side.options))
     except ChildFailed as failure:
         side.troubles.append((name, "run", str(failure)))
 

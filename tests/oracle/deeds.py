@@ -10,6 +10,7 @@ import fcntl
 import mmap
 import os
 import resource
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ P = ParamSpec("P")
 PAGE = mmap.PAGESIZE
 DATA = bytes(range(256)) * (4 * PAGE // 256)
 USER = 1001
+CLOCK_REALTIME_COARSE = 5
+"""linux/time.h."""
 
 
 @dataclass
@@ -44,6 +47,9 @@ class Opened:
     reader: Fd
     fd: Fd
     before: os.stat_result
+
+    def __post_init__(self) -> None:
+        self._wait(self.before)
 
     def __call__(self, call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Makes a call and looks at the file then."""
@@ -58,6 +64,17 @@ class Opened:
         agreed = [exactly(way) == exactly(now) for way in ways]
         self.actor.note("f, mtime moved, ctime moved, asked otherwise", (ops.seen(now), *moved, agreed))
         self.before = now
+        self._wait(now)
+
+    def look_away(self) -> None:
+        """What has happened since the last look is not recorded."""
+        self.before = os.lstat("f")
+        self._wait(self.before)
+
+    def _wait(self, seen: os.stat_result) -> None:
+        """The next change must not fall into the same tick."""
+        while self.actor.ticking and time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= max(seen.st_mtime_ns, seen.st_ctime_ns):
+            time.sleep(0.0005)
 
 
 def exactly(status: os.stat_result) -> tuple[int, ...]:
@@ -415,17 +432,22 @@ def limits(f: Opened) -> None:
         for offset in (len(DATA), len(DATA) + 5, len(DATA) + 10, len(DATA) + 11, 1 << 30):
             f(ops.write_fd, f.fd, b"0123456789ABC", offset)
             f(async_io.uring_write, f.fd, b"uring", offset)
-        for size in (len(DATA) + 10, len(DATA) + 11):
-            f(os.ftruncate, f.fd, size)
+        for size in (len(DATA) + 9, len(DATA) + 11):
             f(os.truncate, "f", size)
+            f(os.ftruncate, f.fd, size)
             f.actor(fallocate, f.fd, 0, 0, size)  # even one that is refused moves the times of a file on ext4
             f.actor(fallocate, f.fd, FALLOC_FL_KEEP_SIZE, 0, size)
-            f.before = os.lstat("f")
+            f.look_away()
         f(ops.copy_range, f.actor.fd("source", os.O_RDONLY), f.fd, 30, 0, len(DATA))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    f(ops.write_fd, f.fd, b"x", 1 << 62)
     f(os.ftruncate, f.fd, 1 << 62)
+
+
+@deed
+def beyond_the_filesystem(f: Opened) -> None:
+    """Where no file of the upper layer can reach."""
+    f(ops.write_fd, f.fd, b"x", 1 << 62)
 
 
 WRITES: dict[str, Callable[[Opened], object]] = {

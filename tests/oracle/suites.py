@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.oracle.case import Suite
 from tests.oracle.cases_access import ACCESS, CLEAR
 from tests.oracle.cases_change import CREATE, REMOVE, ROOT
@@ -23,3 +25,12 @@ SUITES: list[Suite] = [
 
 OF_OPEN_FILES: list[Suite] = [MISTAKES, COPYUP, FILES, UNLINKED, OPERATIONS, LOWER_OPERATIONS, METACOPY]
 """Those whose answers could depend on how open files are served, or on whether a lower layer could be written to."""
+
+HELD_BACK: list[Suite] = [
+    replace(suite, cases={name: case for name, case in suite.cases.items() if not name.startswith("beyond-the-filesystem")})
+    for suite in OF_OPEN_FILES
+]
+"""The same where the kernel holds writes back: what the upper filesystem can't hold at all is found out later (test_writeback)."""
+
+AT_ONCE: list[Suite] = [FILES, OPERATIONS]
+"""Those whose answers could depend on whether writes are held back."""

@@ -13,7 +13,7 @@ from tests.oracle.case import Suite
 from tests.oracle.compare import WHOLE, Finding
 from tests.oracle.conftest import RunCase
 from tests.oracle.intended import INTENDED, TRACES_OF_A_FAILED_RENAME
-from tests.oracle.suites import OF_OPEN_FILES, SUITES
+from tests.oracle.suites import AT_ONCE, HELD_BACK, OF_OPEN_FILES, SUITES
 from tests.support.mounts import Driver
 
 
@@ -35,9 +35,14 @@ def test_with_lower_files_never_passed_through(suite: Suite, name: str, run_case
     check(suite, name, run_case(suite, name, {"lower_io": "cached"}), subject)
 
 
-@pytest.mark.parametrize(("suite", "name"), list(every_case(OF_OPEN_FILES, "-no-passthrough")))
+@pytest.mark.parametrize(("suite", "name"), list(every_case(HELD_BACK, "-no-passthrough")))
 def test_without_passthrough(suite: Suite, name: str, run_case: RunCase, subject: Driver) -> None:
     check(suite, name, run_case(suite, name, {"passthrough": "off"}), subject)
+
+
+@pytest.mark.parametrize(("suite", "name"), list(every_case(AT_ONCE, "-at-once")))
+def test_with_writes_sent_at_once(suite: Suite, name: str, run_case: RunCase, subject: Driver) -> None:
+    check(suite, name, run_case(suite, name, {"passthrough": "off", "writeback": "0"}), subject)
 
 
 @pytest.mark.parametrize(("suite", "name"), list(every_case(OF_OPEN_FILES, "-fixed-lowers")))

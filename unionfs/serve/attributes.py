@@ -127,7 +127,11 @@ class Attributes:
         if valid & abi.FATTR_SIZE:
             if node.former_ids and not valid & abi.FATTR_FH:
                 self._truncate_by_path(header, node)
+            unmoved = held.mtime_of(node, io) if held is not None and not valid & abi.FATTR_MTIME else None
             attrs.truncate(union, node, request.size, io.fd if io is not None and io.fd_upper else -1)
+            if held is not None and unmoved is not None:
+                # truncate(2) to the size that the file has: the kernel leaves its times as they are.
+                held.set_told(node, unmoved)
         if valid & (abi.FATTR_UID | abi.FATTR_GID):
             uid = request.uid if valid & abi.FATTR_UID else -1
             gid = request.gid if valid & abi.FATTR_GID else -1

@@ -54,10 +54,15 @@ class HeldBack:
 
     def changing(self, node: Node, io: FileIo, fd: int = -1) -> None:
         """The file's data are about to be changed; `fd` is a descriptor of it, if there is one."""
-        if io.mtime is None:
-            found = stat.stat(fd) if fd >= 0 else stat.stat(*node.at())
-            io.mtime = (found.mtime, found.mtime_nsec)
+        io.mtime = self.mtime_of(node, io, fd)
         self._late[node] = io
+
+    def mtime_of(self, node: Node, io: FileIo | None, fd: int = -1) -> tuple[int, int]:
+        """What the kernel takes for the file's modification time, unless it has a newer one that it will tell."""
+        if io is not None and io.mtime is not None:
+            return io.mtime
+        found = stat.stat(fd) if fd >= 0 else stat.stat(*node.at())
+        return found.mtime, found.mtime_nsec
 
     def told(self, node: Node, io: FileIo | None, mtime: tuple[int, int]) -> None:
         """The kernel has named the file's modification time (seconds, nanoseconds), which has been set."""

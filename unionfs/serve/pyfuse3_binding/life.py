@@ -74,7 +74,7 @@ class _Life:
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             self.operations.nursery = nursery
-            await nursery.start(watch_signals, self._mounted, nursery.cancel_scope)
+            await nursery.start(watch_signals, self._mounted, nursery.cancel_scope, trio.lowlevel.checkpoint)
             nursery.start_soon(self._announce)
             await pyfuse3.main()
             nursery.cancel_scope.cancel()
