@@ -59,6 +59,26 @@ INTENDED: list[Intended] = [
     _stripped("upper", "chown-nothing-6777-upper-by-1001/f xattrs", "()"),
 ]
 
+SAME_SIZE = "truncate(2) to the size that a file has leaves its times: of writes held back the kernel keeps the times itself"
+UNCLAMPED = "a time that the upper filesystem can't hold is shown as it was set, as long as the kernel knows the file"
+
+
+def _same_size(suite: str, case: str, path: str, mtime_ns: int) -> list[Intended]:
+    key = f"{path} mtime_ns"
+    return [Intended(suite, case, where, key, str(mtime_ns), SAME_SIZE) for where in ("mount", "upper")]
+
+
+HELD_BACK: list[Intended] = [
+    *_same_size("copyup", "truncate-same-of-file", "truncate-same-of-file/d/e/x", 1000000003249058027),
+    *_same_size("copyup", "truncate-0-of-empty", "truncate-0-of-empty/d/e/x", 1000000002192331829),
+    *_same_size("files", "times-of-changes", "times-of-changes/up", 4000000002),
+    *_same_size("files", "times-of-changes", "times-of-changes/low", 4000000002),
+    Intended("files", "times-of-changes", "step", "10 up: truncate to its size changes mtime", "ok False", SAME_SIZE),
+    Intended("files", "times-of-changes", "step", "21 low: truncate to its size changes mtime", "ok False", SAME_SIZE),
+    Intended("files", "times-far-away", "step", "5 times('f')", "ok (-2147483648000000000, -2147483647000000001)", UNCLAMPED),
+]
+"""Where the kernel holds writes back, besides INTENDED."""
+
 UNTOUCHED = "a rename that fails with ENOTEMPTY changes nothing; the kernel has copied both directories up and marked one"
 
 NAMELESS = (

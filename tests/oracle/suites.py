@@ -26,11 +26,11 @@ SUITES: list[Suite] = [
 OF_OPEN_FILES: list[Suite] = [MISTAKES, COPYUP, FILES, UNLINKED, OPERATIONS, LOWER_OPERATIONS, METACOPY]
 """Those whose answers could depend on how open files are served, or on whether a lower layer could be written to."""
 
-HELD_BACK: list[Suite] = [
+HELD_BACK_SUITES: list[Suite] = [
     replace(suite, cases={name: case for name, case in suite.cases.items() if not name.startswith("beyond-the-filesystem")})
     for suite in OF_OPEN_FILES
 ]
-"""The same where the kernel holds writes back: what the upper filesystem can't hold at all is found out later (test_writeback)."""
+"""The same where the kernel holds writes back: what the upper filesystem can't hold is found out later (test_writeback)."""
 
 AT_ONCE: list[Suite] = [FILES, OPERATIONS]
 """Those whose answers could depend on whether writes are held back."""

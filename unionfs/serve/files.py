@@ -106,10 +106,11 @@ class Files:
         opened = self.opens.open(node, node.nodeid, flags, 0, fd)
         return CreateReply(self._attributes.entry(node, found), opened)
 
-    def release(self, header: Header, request: Release) -> None:
+    def release(self, header: Header, request: Release) -> Awaitable[None] | None:
         node = self._union.inodes.by_id.get(header.nodeid)
-        if node is not None and request.fh:
-            self.opens.release(node, header.nodeid, request.fh)
+        if node is None or not request.fh:
+            return None
+        return self.opens.release(node, header.nodeid, request.fh)
 
     def name_lost(self, node: Node) -> None:
         """The last name of a file is gone."""
@@ -174,8 +175,19 @@ class Files:
             # Pages changed through a mapping, or by a write that the kernel has held back: it removes the capability itself
             # when the write is made, and a capability given since must not go with it.
             with attrs.keeping_capability(fd):
-                return os.pwrite(fd, request.data, request.offset)
+                return self._write_late(node, fd, request)
         return os.pwrite(fd, request.data, request.offset)
+
+    def _write_late(self, node: Node, fd: int, request: Write) -> int:
+        """All of it or an error: of such a write the kernel doesn't look at how much was done, and nobody would be told."""
+        data, done = request.data, 0
+        try:
+            while done < len(data):
+                done += os.pwrite(fd, data[done:], request.offset + done)
+        except OSError:
+            self._held.failed(node)
+            raise
+        return done
 
     def fsync(self, header: Header, request: Fsync) -> Awaitable[None] | None:
         node = self._union.node(header.nodeid)

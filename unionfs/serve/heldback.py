@@ -8,11 +8,13 @@ with SETATTRs that name a time is not said: background writeback waits for no WR
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from unionfs.linux import at, stat
+from unionfs.overlay.inodes import names_of
 from unionfs.overlay.node import Node
 from unionfs.serve.fileio import FileIo
 from unionfs.serve.notices import DeviceNotices
@@ -42,15 +44,19 @@ class HeldBack:
     lets go of the file; if it has not, because its clock ticks coarsely or the data came late, its last word is set again when
     nobody has the file open for writing any more (`settle`).
 
+    A write that fails when the kernel sends it leaves the kernel with a size that the file has not: the kernel is made to forget
+    the file then.
+
     on: the kernel holds writes back at all.
     """
 
-    __slots__ = ("_late", "_notices", "on")
+    __slots__ = ("_late", "_notices", "_wrong", "on")
 
     def __init__(self, context: Context) -> None:
         self.on = bool(context.flags & abi.WRITEBACK_CACHE)
         self._notices = context.notices
         self._late: dict[Node, FileIo] = {}
+        self._wrong: set[Node] = set()
 
     def changing(self, node: Node, io: FileIo, fd: int = -1) -> None:
         """The file's data are about to be changed; `fd` is a descriptor of it, if there is one."""
@@ -87,6 +93,23 @@ class HeldBack:
                     at.utimens(io.fd, b"", _OMIT, io.mtime)
                 else:
                     at.utimens(*node.at(), _OMIT, io.mtime)
+
+    def failed(self, node: Node) -> None:
+        """A write that was held back could not be made."""
+        self._wrong.add(node)
+
+    def closed(self, node: Node) -> Awaitable[None] | None:
+        """Nobody has the file open any more: what is to be done then, if anything."""
+        if node not in self._wrong:
+            return None
+        self._wrong.discard(node)
+        return self._have_forgotten([(parent.nodeid, name) for parent, name in names_of(node)])
+
+    async def _have_forgotten(self, names: list[tuple[int, bytes]]) -> None:
+        """Have the kernel drop names, and the file with the last one that it knows."""
+        assert isinstance(self._notices, DeviceNotices)
+        for parent, name in names:
+            await trio.to_thread.run_sync(self._notices.name_changed, parent, name, 0, abandon_on_cancel=True)
 
     def settle_all(self) -> None:
         """At the end of the mount, when not every RELEASE may have come."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from unionfs.overlay import attrs, files
@@ -177,8 +178,8 @@ class Opens:
             if node.data_upper and attrs.real_stat(node).atime_ns != before:
                 self._context.notices.attributes_changed(node.nodeid)
 
-    def release(self, node: Node, nodeid: int, fh: int) -> None:
-        """Undo what `open` counted."""
+    def release(self, node: Node, nodeid: int, fh: int) -> Awaitable[None] | None:
+        """Undo what `open` counted; what takes longer is given back."""
         io = self.io(node, nodeid)
         if fh & _WRITER:
             io.writers -= 1
@@ -197,6 +198,7 @@ class Opens:
             self.held.settle(node)
         if not io.is_open and (node.unlinked or io.fd >= 0):
             self.settle(node, io)
+        return self.held.closed(node) if self.held.on and not io.is_open else None
 
     def _last_backed(self, node: Node, nodeid: int, io: FileIo) -> None:
         """Keep the file registered for the next open, unless that one will need another."""
