@@ -226,13 +226,15 @@ def union_config(layers: Layers) -> UnionConfig:
 
 @contextmanager
 def fake_kernel(
-    layers: Layers, *, agree: bool = True, config: UnionConfig | None = None, noacl: bool = False
+    layers: Layers, *, agree: bool = True, config: UnionConfig | None = None, noacl: bool = False, writeback: bool = True
 ) -> Iterator[FakeKernel]:
     """A connection to a server of these layers, after INIT unless `agree` is false; it ends with the block.
 
     The lowers must be untouched then.
     """
-    session = SessionConfig(b"fake", os.fsencode(layers.mnt), noacl=noacl, passthrough=Passthrough.OFF)
+    session = SessionConfig(
+        b"fake", os.fsencode(layers.mnt), noacl=noacl, passthrough=Passthrough.OFF, writeback=writeback
+    )
     with lowers.untouched(layers.lowers, layers.work):
         connection = FakeKernel(config or union_config(layers), session)
         try:

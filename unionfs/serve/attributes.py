@@ -27,6 +27,7 @@ _new: Final = tuple.__new__
 _NOT_AT_ALL: Final = (0, 0)
 #: A truncation by a kernel that keeps the times itself.
 _TRUNCATED: Final = abi.FATTR_SIZE | abi.FATTR_MTIME
+_NAMED: Final = _TRUNCATED | abi.FATTR_ATIME
 
 
 class AttrReply(NamedTuple):
@@ -145,12 +146,8 @@ class Attributes:
             self._before_write(header, node, writing)
         if valid & abi.FATTR_MODE:
             attrs.chmod(union, node, request.mode)
-        if held is not None and valid & (abi.FATTR_SIZE | abi.FATTR_ATIME | abi.FATTR_MTIME) == _TRUNCATED:
-            held.set_told(node, (request.mtime, request.mtimensec))
-        elif valid & (abi.FATTR_ATIME | abi.FATTR_MTIME):
-            attrs.utimens(union, node, *_times(request))
-        if held is not None and valid & abi.FATTR_MTIME:
-            held.told(node, io, (request.mtime, request.mtimensec))
+        if valid & (abi.FATTR_ATIME | abi.FATTR_MTIME):
+            self._set_times(held, node, io, request)
         if union.changed and union.changed[-1] is node and node.nodeid == header.nodeid:
             # The reply itself says what a copy-up has changed.
             union.changed.pop()
@@ -164,6 +161,15 @@ class Attributes:
         self._opens.bar_change(node)
         if self._opens.is_stale(node, header.nodeid, header.pid):
             raise OSError(errno.ESTALE, "another inode stands for the file by now")
+
+    def _set_times(self, held: HeldBack | None, node: Node, io: FileIo | None, request: Setattr) -> None:
+        mtime = (request.mtime, request.mtimensec)
+        if held is not None and request.valid & _NAMED == _TRUNCATED:
+            held.set_told(node, mtime)
+        else:
+            attrs.utimens(self._union, node, *_times(request))
+        if held is not None and request.valid & (abi.FATTR_MTIME | abi.FATTR_MTIME_NOW) == abi.FATTR_MTIME:
+            held.told(node, io, mtime)
 
     def _told_times(self, held: HeldBack, node: Node, io: FileIo | None, request: Setattr) -> AttrReply:
         """The kernel's word on a file's modification time, or what looks the same, utimensat(2) with it alone.

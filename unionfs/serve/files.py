@@ -101,7 +101,8 @@ class Files:
 
     def _new_file(self, node: Node, found: Stat, fd: int, flags: int) -> CreateReply:
         node.attachment = io = FileIo()
-        io.mtime = (found.mtime, found.mtime_nsec)
+        if self._held.on:
+            io.mtime = (found.mtime, found.mtime_nsec)
         self._descriptors.keep(io, fd, True)
         opened = self.opens.open(node, node.nodeid, flags, 0, fd)
         return CreateReply(self._attributes.entry(node, found), opened)
