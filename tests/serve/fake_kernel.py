@@ -119,7 +119,7 @@ class FakeKernel:
         self.session = life._session
         self._opened.set()
         if await life._agree():
-            await self.session.run()
+            await life._serve()
 
     def close(self) -> None:
         """Unmount, as it were; raises what ended the server before, if it has ended."""
