@@ -39,6 +39,7 @@ SHARED: list[Choice] = [
 OURS: list[Choice] = [
     Choice("lower_io", ("", "", "cached")),
     Choice("passthrough", ("", "", "", "off")),
+    Choice("writeback", ("", "", "0")),
 ]
 """lower_io=passthrough is left out: descriptors opened before a copy-up then go on showing the lower data, as documented."""
 

@@ -35,9 +35,17 @@ ACLS = {"access": syscalls.ACL_ACCESS, "default": syscalls.ACL_DEFAULT}
 CAPABILITY = "security.capability"
 NET_RAW = 1 << 13
 
+
+
+def truncate(path: str, size: int) -> None:
+    """truncate(2), but for the size that the file has already (intended.SAME_SIZE)."""
+    if size != os.lstat(path).st_size:
+        os.truncate(path, size)
+
+
 PATH_CALLS: dict[str, Callable[..., object]] = {
     "create": ops.create, "mkdir": os.mkdir, "rmdir": os.rmdir, "unlink": os.unlink, "symlink": os.symlink,
-    "truncate": os.truncate, "chmod": os.chmod, "chown": ops.lchown, "utime": ops.utime, "lstat": ops.lstat,
+    "truncate": truncate, "chmod": os.chmod, "chown": ops.lchown, "utime": ops.utime, "lstat": ops.lstat,
     "readlink": os.readlink, "xattrs": ops.xattrs, "setxattr": ops.setxattr, "removexattr": ops.removexattr,
     "statfs": ops.statfs,
 }  # fmt: skip

@@ -77,11 +77,14 @@ class Files:
         node, flags = self._file(header.nodeid), request.flags
         if flags & os.O_TRUNC or (node.former_ids and policy.is_writing(flags)):
             self.opens.bar_change(node)
-        if flags & os.O_TRUNC and self._held.on:
-            self._held.changing(node, self.opens.io(node, header.nodeid))
+        held = self._held if flags & os.O_TRUNC and self._held.on else None
+        mtime = held.mtime_of(node, self.opens.io(node, header.nodeid)) if held is not None else None
         may_keep = callers.may_keep_set_ids(header) if request.open_flags & abi.OPEN_KILL_SUIDGID else None
         files.prepare_open(self._union, node, flags, may_keep)
-        return self.opens.open(node, header.nodeid, flags, header.pid)
+        opened = self.opens.open(node, header.nodeid, flags, header.pid)
+        if held is not None and mtime is not None:
+            held.changed(node, self.opens.io(node, header.nodeid), mtime)
+        return opened
 
     def create(self, header: Header, request: Create) -> CreateReply:
         parent = self._union.node(header.nodeid)

@@ -59,8 +59,12 @@ class HeldBack:
         self._wrong: set[Node] = set()
 
     def changing(self, node: Node, io: FileIo, fd: int = -1) -> None:
-        """The file's data are about to be changed; `fd` is a descriptor of it, if there is one."""
-        io.mtime = self.mtime_of(node, io, fd)
+        """The data of an open file are about to be changed; `fd` is a descriptor of it, if there is one."""
+        self.changed(node, io, self.mtime_of(node, io, fd))
+
+    def changed(self, node: Node, io: FileIo, mtime: tuple[int, int]) -> None:
+        """The data of an open file have changed; `mtime` is what `mtime_of` said before."""
+        io.mtime = mtime
         self._late[node] = io
 
     def mtime_of(self, node: Node, io: FileIo | None, fd: int = -1) -> tuple[int, int]:
