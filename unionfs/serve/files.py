@@ -80,7 +80,10 @@ class Files:
         held = self._held if flags & os.O_TRUNC and self._held.on else None
         mtime = held.mtime_of(node, self.opens.io(node, header.nodeid)) if held is not None else None
         may_keep = callers.may_keep_set_ids(header) if request.open_flags & abi.OPEN_KILL_SUIDGID else None
+        number = 0 if node.upper else node.ino
         files.prepare_open(self._union, node, flags, may_keep)
+        if number and self._held.on and held is None:
+            self._held.copied_up(self._union, node, number)
         opened = self.opens.open(node, header.nodeid, flags, header.pid)
         if held is not None and mtime is not None:
             held.changed(node, self.opens.io(node, header.nodeid), mtime)

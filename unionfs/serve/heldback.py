@@ -22,6 +22,7 @@ from unionfs.wire import abi
 from unionfs.wire.kinds import Setattr
 
 if TYPE_CHECKING:
+    from unionfs.overlay.union import Union
     from unionfs.serve.context import Context
 
 _TIMES: Final = abi.FATTR_MTIME | abi.FATTR_CTIME
@@ -57,6 +58,15 @@ class HeldBack:
         self._notices = context.notices
         self._late: dict[Node, FileIo] = {}
         self._wrong: set[Node] = set()
+
+    def copied_up(self, union: Union, node: Node, number: int) -> None:
+        """A file with this inode number was copied up for an open, if it is on the upper layer now.
+
+        The kernel need not ask for its attributes before the first write, since of those that differ the change time is its own
+        and it asks for the blocks after the close; unless the file has become another inode.
+        """
+        if node.ino == number and node.links is None and node in union.changed:
+            union.changed.remove(node)
 
     def changing(self, node: Node, io: FileIo, fd: int = -1) -> None:
         """The data of an open file are about to be changed; `fd` is a descriptor of it, if there is one."""

@@ -148,8 +148,10 @@ class Opens:
     def _open_cached(self, node: Node, io: FileIo, flags: int) -> OpenReply:
         keep = 0 if io.mixed else abi.FOPEN_KEEP_CACHE
         io.mixed = False
-        # With no other open, none for writing above all, the kernel has changed no page of it.
-        if not io.cached and not io.stored and keep and not policy.is_writing(flags):
+        # With no other open, none for writing above all, the kernel has changed no page of it.  Writes that it holds back begin
+        # with reading the page that they change a part of.
+        reading = not policy.is_writing(flags) or (self.held.on and not flags & os.O_TRUNC)
+        if reading and not io.cached and not io.stored and keep:
             self._push(node, io)
         io.cached += 1
         return OpenReply(_CACHED | self._count(io, flags), keep | FLAGS[Mode.CACHED], 0)

@@ -77,7 +77,7 @@ class _Entries:
 
 def wrap_session(account: Account) -> None:
     """The stages of every request are booked from now on."""
-    from unionfs.serve import directories
+    from unionfs.serve import directories, polling
     from unionfs.serve.dispatch import Route, Server
     from unionfs.wire.abi import Opcode
 
@@ -85,6 +85,14 @@ def wrap_session(account: Account) -> None:
     names = {int(opcode): opcode.name for opcode in Opcode}
     Session = session.Session
     receive, decode_header, use, run = Session.receive, session.decode_header, Session.use, Session.run
+    look = polling.Poller.look
+
+    def timed_look(self: Any) -> bool:
+        account.await_request()
+        there: bool = look(self)
+        if not there:
+            account.nothing_there()
+        return there
 
     def timed_receive(self: Any) -> int:
         account.await_request()
@@ -112,6 +120,7 @@ def wrap_session(account: Account) -> None:
         await run(self)
 
     Session.receive, Session.use, Session.run = timed_receive, timed_use, timed_run
+    polling.Poller.look = timed_look  # type: ignore[method-assign]
     Session.send = account.timed_stage(REPLYING, Session.send)
     Session.notify = account.timed_stage(REPLYING, Session.notify)
     session.decode_header = timed_decode_header
