@@ -167,3 +167,20 @@ def test_the_server_does_not_run(layer: str, layers: Layers, log: Path) -> None:
                 assert process.communicate("go\n", timeout=2 * PATIENCE) == ("done\n", "")
         assert settled(log) == before
     assert os.path.getsize(layers.top / "big") == SIZE
+
+
+def test_an_append_that_is_held_back(layers: Layers, log: Path) -> None:
+    """Without passthrough, the kernel has to read neither the page that a write is a part of nor the attributes of the copy."""
+    lower = layers.lowers[0] / "small"
+    lower.write_bytes(b"below")
+    os.utime(lower, (1_000_000_000, 1_100_000_000))
+    with in_foreground(layers, {"passthrough": "off"}, ("-f", "-d"), log):
+        fd = os.open(layers.mnt / "small", os.O_WRONLY | os.O_APPEND)
+        os.write(fd, b" and above")
+        os.close(fd)
+        requests = settled(log)
+        assert (layers.top / "small").stat().st_atime == 1_000_000_000
+        assert (layers.mnt / "small").read_bytes() == b"below and above"
+    (between,) = while_open(requests)
+    assert [request.operation for request in between if not request.asks_for_capabilities] == ["WRITE", "SETATTR"]
+    assert (layers.top / "small").read_bytes() == b"below and above"

@@ -52,9 +52,14 @@ def open_data(node: Node, writing: bool) -> int:
     return at.open_at(*metacopy.place(node), (os.O_RDWR if writing else os.O_RDONLY) | os.O_NONBLOCK)
 
 
-def read_small(node: Node, limit: int) -> bytes | None:
-    """All data of a file of at most `limit` bytes, else None."""
-    fd = open_data(node, False)
+def read_small(node: Node, limit: int, *, unseen: bool = False) -> bytes | None:
+    """All data of a file of at most `limit` bytes, else None; `unseen`: without touching its access time, or None as well."""
+    try:
+        fd = at.open_at(*metacopy.place(node), os.O_RDONLY | os.O_NONBLOCK | (os.O_NOATIME if unseen else 0))
+    except PermissionError:
+        if unseen:
+            return None
+        raise
     try:
         data = os.pread(fd, limit + 1, 0) if os.fstat(fd).st_size <= limit else None
     finally:

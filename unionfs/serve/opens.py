@@ -152,7 +152,7 @@ class Opens:
         # with reading the page that they change a part of.
         reading = not policy.is_writing(flags) or (self.held.on and not flags & os.O_TRUNC)
         if reading and not io.cached and not io.stored and keep:
-            self._push(node, io)
+            self._push(node, io, policy.is_writing(flags))
         io.cached += 1
         return OpenReply(_CACHED | self._count(io, flags), keep | FLAGS[Mode.CACHED], 0)
 
@@ -170,14 +170,18 @@ class Opens:
                 self._context.notices.attributes_changed(node.nodeid)
         return OpenReply(fh, FLAGS[mode], io.backing_id)
 
-    def _push(self, node: Node, io: FileIo) -> None:
-        """Put a small file's data into the kernel's page cache, so that reading it makes no request."""
+    def _push(self, node: Node, io: FileIo, writing: bool) -> None:
+        """Put a small file's data into the kernel's page cache, so that reading it makes no request.
+
+        `writing`: not for a reader, so that the file has not been read.
+        """
         io.stored = True
-        before = attrs.real_stat(node).atime_ns if node.data_upper else 0
-        data = files.read_small(node, _PUSH_LIMIT)
+        ages = node.data_upper and not writing
+        before = attrs.real_stat(node).atime_ns if ages else 0
+        data = files.read_small(node, _PUSH_LIMIT, unseen=writing)
         if data:
             self._context.notices.store(node.nodeid, 0, data)
-            if node.data_upper and attrs.real_stat(node).atime_ns != before:
+            if ages and attrs.real_stat(node).atime_ns != before:
                 self._context.notices.attributes_changed(node.nodeid)
 
     def release(self, node: Node, nodeid: int, fh: int) -> Awaitable[None] | None:
