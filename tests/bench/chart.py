@@ -91,18 +91,23 @@ def _bars(results: Results, titles: list[str], colours: dict[str, str], top: flo
     ratios = [ratio for ratio in found if ratio is not None]
     low, high = min([0.5, *ratios]), max([2.0, *ratios])
     axis = _Log(2 ** math.floor(math.log2(low)), 2 ** math.ceil(math.log2(high)), _TITLES, _WIDTH - 60)
-    row_height = len(shown) * _BAR + _GAP
-    first, bottom = top + _AXIS_HEIGHT, top + _AXIS_HEIGHT + row_height * len(titles)
+    # Who can do only some of the workloads has no place in the others' rows.
+    rows = [
+        [column for column in shown if (title, column) in results.samples or (title, column) in results.failures]
+        for title in titles
+    ]
+    first, bottom = top + _AXIS_HEIGHT, top + _AXIS_HEIGHT + sum([len(row) * _BAR + _GAP for row in rows])
     caption = "times the kernel overlayfs's time (logarithmic; left of the line is faster)"
     parts = [text((_TITLES + _WIDTH - 60) / 2, top + 14, caption, anchor="middle")]
     for mark in axis.marks(2):
         parts.append(line(axis.at(mark), first - 6, axis.at(mark), bottom))
         parts.append(text(axis.at(mark), first - 10, f"{mark:g}", size=11, anchor="middle"))
-    for number, title in enumerate(titles):
-        y = first + row_height * number
-        parts.append(text(_TITLES - 12, y + row_height / 2, title, size=12, anchor="end"))
-        for place, column in enumerate(shown):
+    y = first
+    for title, row in zip(titles, rows, strict=True):
+        parts.append(text(_TITLES - 12, y + (len(row) * _BAR + _GAP) / 2, title, size=12, anchor="end"))
+        for place, column in enumerate(row):
             parts += _bar(results.ratio(title, column, KERNEL), axis, y + place * _BAR, colours[column])
+        y += len(row) * _BAR + _GAP
     return [*parts, line(axis.at(1), first - 6, axis.at(1), bottom, INK)], bottom + _MARGIN
 
 
