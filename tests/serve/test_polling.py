@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -26,6 +28,12 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(writer)
 
 
+class Usage(NamedTuple):
+    """What getrusage(2) says of involuntary context switches."""
+
+    ru_nivcsw: int
+
+
 class Clock:
     """A clock that goes on by a microsecond with every look at it."""
 
@@ -41,6 +49,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Stands for the time, of which so much passes as is looked at, on a machine of two cores that nobody else wants."""
     made = Clock()
+    monkeypatch.setattr(resource, "getrusage", lambda who: Usage(0))
     monkeypatch.setattr(polling, "_clock", made)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     return made
@@ -130,6 +139,31 @@ def test_where_others_want_the_core_it_does_not_look(
     assert not looks()
     clock.now += 20_000_000
     assert looks()
+
+
+def test_where_it_has_to_leave_the_core_again_and_again_it_does_not_look(
+    pipe: tuple[int, int], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.now = 10_000_000_000
+    poller = Poller(pipe[0])
+    displaced = [0]
+    monkeypatch.setattr(resource, "getrusage", lambda who: Usage(displaced[0]))
+
+    def looks_after(pause: int, often: int) -> bool:
+        """Does it look, so many nanoseconds later, in which the thread had to leave the core so often?"""
+        clock.now += pause
+        displaced[0] += often
+        before = clock.now
+        assert not poller.ready()
+        return clock.now - before > 5_000
+
+    assert looks_after(20_000_000, 0)
+    assert looks_after(20_000_000, 2)
+    assert not looks_after(20_000_000, 20)
+    assert looks_after(20_100_000, 1)
+    assert not looks_after(20_000_000, 20)
+    assert not looks_after(20_100_000, 1)
+    assert looks_after(20_000_000, 1)
 
 
 class Cores:

@@ -12,6 +12,7 @@ The client sleeps, too, while it waits for its answer, and its core with it.  Wh
 from __future__ import annotations
 
 import os
+import resource
 import select
 import time
 from typing import Final, Protocol
@@ -26,8 +27,11 @@ _LONGEST: Final = 100_000
 #: Milliseconds of a nap, and of one with all cores awake.
 _NAP: Final = 20
 _SHORT_NAP: Final = 1
-#: Others want the core when this thread is kept off it for so long while it looks.
+#: Others want the core when this thread is kept off it for so long while it looks, or has to leave it so often in so many
+#: nanoseconds.  With one client and a core for each, that hardly ever happens.
 _LOST: Final = 1_000_000
+_DISPLACED: Final = 4
+_WINDOW: Final = 20_000_000
 #: For so long nothing is looked for then, and for twice as long each time that it was too early to begin again.
 _SHORTEST_PAUSE: Final = 20_000_000
 _LONGEST_PAUSE: Final = 1_280_000_000
@@ -68,7 +72,7 @@ def idle_cpus(wanted: CpuIdle) -> CpuLatency | None:
 class Poller:
     """Polls one descriptor; times in nanoseconds.  cpus: the cores to be kept awake meanwhile, if that is wanted."""
 
-    __slots__ = ("_budget", "_cpus", "_crowded_till", "_pause", "_poll", "_streak")
+    __slots__ = ("_budget", "_count_at", "_cpus", "_crowded_till", "_displaced", "_pause", "_poll", "_streak")
 
     def __init__(self, fd: int, cpus: IdleCpus | None = None) -> None:
         poll = select.poll()
@@ -77,6 +81,8 @@ class Poller:
         self._budget = 50_000 if len(os.sched_getaffinity(0)) > 1 else 0
         self._crowded_till = 0
         self._pause = _SHORTEST_PAUSE
+        self._displaced = 0
+        self._count_at = 0
         self._cpus = cpus
         self._streak = 0
 
@@ -91,6 +97,8 @@ class Poller:
         if not budget:
             return bool(poll(_NAP))
         seen = _clock()
+        if seen >= self._count_at:
+            self._count(seen)
         if seen < self._crowded_till:
             self.rest()
             return bool(poll(_NAP))
@@ -124,9 +132,18 @@ class Poller:
             self._cpus.let_sleep()
         self._streak = 0
 
+    def _count(self, now: int) -> None:
+        """Look, once in a window, how often this thread had to leave its core meanwhile (getrusage(2), ru_nivcsw)."""
+        displaced = resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+        windows = max(1.0, (now - self._count_at) / _WINDOW + 1)
+        if displaced - self._displaced >= _DISPLACED * windows:
+            self._make_room(now)
+        self._displaced = displaced
+        self._count_at = now + _WINDOW
+
     def _make_room(self, now: int) -> None:
         """Others want the core: nothing is looked for during a pause."""
         self.rest()
-        soon = now - self._crowded_till < self._pause
+        soon = now - self._crowded_till < self._pause + 2 * _WINDOW
         self._pause = min(_LONGEST_PAUSE, 2 * self._pause) if soon else _SHORTEST_PAUSE
         self._crowded_till = now + self._pause
